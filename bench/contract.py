@@ -1,0 +1,526 @@
+"""What a method gets, what it gives back, and what a metric is: the words that everything else is written in.
+
+Nothing here imports torch when it is loaded, so that names can be listed and checked at once.
+
+Letters for axes: **B** images in one batch, **N** images in a cell, **C, H, W** channels, height, width, **K** classes,
+**D** feature channels of a tap. Images are float32 intensities in [0, 1]; the model normalises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Marked = TypeVar("Marked")
+
+
+# ---- errors and absences -------------------------------------------------------------------------------------------
+
+
+class SetupError(Exception):
+    """The request is wrong and the user can mend it: shown without a traceback, exit status 2.
+
+    Args:
+        message: where, what was expected, what was found.
+        hint: what to do, shown on a line of its own.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}\n  {hint}" if hint else message)
+
+
+class ShapeError(ValueError):
+    """A tensor has other axes, another dtype or another range than the boundary it crosses asks for."""
+
+
+class BudgetExceeded(RuntimeError):
+    """A method asked the subject for more passes than its cell may spend; the cell is ``failed``."""
+
+
+class Diverged(RuntimeError):
+    """An optimisation left the finite numbers; the cell is ``diverged``."""
+
+
+class Unsupported(RuntimeError):
+    """Something optional is not here (a library, a weights file); the cell or reading is ``unsupported``."""
+
+
+class Skip(RuntimeError):
+    """A cell cannot be run here for a reason that is no fault (a need that failed, a gate); it is ``skipped``."""
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """The only way for a metric to have no value.
+
+    Args:
+        reason: one line for the board's reader.
+    """
+
+    reason: str
+
+
+# ---- random numbers ------------------------------------------------------------------------------------------------
+
+
+def seed_for(*parts: object) -> int:
+    """A 63-bit seed that depends on ``parts`` alone: not on order of execution, process or platform."""
+    text = "|".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+# ---- the network in a task -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class PassCounter:
+    """Image passes through the subject. One pass is one image forward *or* one image backward.
+
+    ``limit`` is the number of passes the cell may spend; None means that nobody counts against a budget.
+    """
+
+    forward: int = 0
+    backward: int = 0
+    limit: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Forward and backward passes together."""
+        return self.forward + self.backward
+
+    def spend(self, *, forward: int = 0, backward: int = 0) -> None:
+        """Count passes; raises ``BudgetExceeded`` as soon as the limit is passed."""
+        self.forward += forward
+        self.backward += backward
+        if self.limit is not None and self.total > self.limit:
+            raise BudgetExceeded(f"{self.total} passes, the cell's budget is {self.limit}")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one forward pass showed.
+
+    Args:
+        logits: (B, K) float32.
+        features: tap name → that tap's tensor, (B, D) or (B, D, H', W') or (B, tokens, D), with its graph.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor]
+
+
+class Classifier(Protocol):
+    """The wrapped subject (built by ``bench.zoo``): frozen, in eval mode, normalisation inside, passes counted."""
+
+    name: str
+    network: nn.Module  # the bare network; its input is a normalised image
+    num_classes: int  # 0 when the network has no logits
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    taps: tuple[str, ...]  # from shallow to deep; the last is "penultimate", the input of the last linear layer
+    passes: PassCounter
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) float32 intensities in [0, 1] → (B, K) logits."""
+        ...
+
+    def features(self, images: Tensor, tap: str) -> Tensor:
+        """The tap's tensor for each image; layers behind the tap are not computed."""
+        ...
+
+    def observe(self, images: Tensor, taps: tuple[str, ...]) -> Observation:
+        """Logits and taps from one forward pass."""
+        ...
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Intensities → what ``network`` takes."""
+        ...
+
+    def checksum(self) -> str:
+        """sha256 of all parameters and buffers."""
+        ...
+
+
+# ---- tasks: what a method gets -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One batch of one cell. Every track's task adds its own fields.
+
+    All random numbers come from ``draws``: they depend on the cell's seed, the image's place in the cell and the
+    purpose, so an image never depends on its batch-mates. The global generators are not to be used.
+    """
+
+    model: Classifier
+    places: Tensor  # (B,) int64, the place of each image in its cell
+    seed: int
+    budget: int  # passes that one image may cost, forward and backward together, what `fit` spends included
+    fitted: Any = None  # what the method's `fit(task)` returned, None when it has none
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the task's tensors live."""
+        return self.places.device
+
+    def draws(self, purpose: str, *shape: int, law: Literal["normal", "uniform", "sign"] = "normal") -> Tensor:
+        """(B, *shape) float32 random numbers: standard normal, uniform in [0, 1), or −1 and 1 with equal chance.
+
+        The same ``purpose`` gives the same numbers again; draw what all steps need at once (``task.draws("jitter",
+        steps, 2)``), or name the step in the purpose.
+        """
+        import torch
+
+        rows = []
+        for place in self.places.tolist():
+            generator = torch.Generator().manual_seed(seed_for(self.seed, purpose, place))
+            if law == "normal":
+                rows.append(torch.randn(shape, generator=generator))
+            else:
+                rows.append(torch.rand(shape, generator=generator))
+        drawn = torch.stack(rows) if rows else torch.zeros(0, *shape)
+        if law == "sign":
+            drawn = (drawn < 0.5).float() * 2 - 1
+        return drawn.to(self.device)
+
+    def noise(self, purpose: str = "start") -> Tensor:
+        """(B, C, H, W) standard normal numbers, one picture an image."""
+        return self.draws(purpose, *self.model.image_shape)
+
+    def replace(self, **changes: Any) -> Task:
+        """The same task with other fields."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionTask(Task):
+    """Find the images behind the features. The images themselves are not in the task."""
+
+    tap: str
+    wanted: Tensor  # (B, …) the tap's tensor for the real images
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionTask(Task):
+    """Make many different images that the model gives the wanted label. No data, but for a reference method."""
+
+    labels: Tensor  # (B,) int64 in [0, K)
+    real: Tensor | None = None  # (B, C, H, W) real images of those labels; only for methods marked `reference`
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizationTask(Task):
+    """Show what a neuron stands for: a class logit, or a channel of a tap."""
+
+    kind: Literal["class", "channel"]
+    tap: str | None  # None when kind is "class"
+    targets: Tensor  # (B,) int64: class index, or channel index within the tap
+    references: Tensor  # (R, C, H, W) real training images, the same for every image of the cell
+    reference_labels: Tensor  # (R,) int64
+    real: Tensor | None = None  # (B, C, H, W) held-out images of those targets; only for methods marked `reference`
+
+    def activation(self, images: Tensor) -> Tensor:
+        """(B,) how strongly each image drives its target: the logit, or the channel's mean over positions."""
+        if self.kind == "class":
+            return self.model(images).gather(1, self.targets[:, None])[:, 0]
+        assert self.tap is not None
+        features = self.model.features(images, self.tap)
+        if features.ndim == 4:
+            features = features.mean((2, 3))
+        elif features.ndim == 3:  # tokens: (B, tokens, D)
+            features = features.mean(1)
+        return features.gather(1, self.targets[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far a perturbed image may be from the original.
+
+    Args:
+        norm: "linf" or "l2", over all pixels of an image; "none" when nothing is asked.
+        size: the largest norm allowed, in intensities; infinite for "none".
+    """
+
+    norm: Literal["linf", "l2", "none"]
+    size: float
+
+    @classmethod
+    def parse(cls, text: str) -> Bound:
+        """``linf_8_255`` → (linf, 8/255), ``l2_1_2`` → (l2, 0.5), ``none`` → no bound."""
+        if text == "none":
+            return cls("none", float("inf"))
+        match = re.fullmatch(r"(linf|l2)_(\d+)_(\d+)", text)
+        if not match or int(match[3]) == 0:
+            raise SetupError(
+                f"condition {text!r} is not a bound", "write linf_8_255 for 8/255, l2_1_2 for 0.5, or none"
+            )
+        return cls(match[1], int(match[2]) / int(match[3]))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialTask(Task):
+    """Change the images, within the bound, so that the model gives another label."""
+
+    images: Tensor  # (B, C, H, W)
+    labels: Tensor  # (B,) int64, the true labels
+    bound: Bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionTask(Task):
+    """Tell attacked images from clean ones. ``images`` holds both, in an order that says nothing."""
+
+    images: Tensor  # (B, C, H, W)
+    clean: Tensor  # (M, C, H, W) clean training images to learn from
+    clean_labels: Tensor  # (M,) int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributionTask(Task):
+    """Say which pixels made the model give the label."""
+
+    images: Tensor  # (B, C, H, W)
+    labels: Tensor  # (B,) int64, the class to explain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the protocol fixes about training, whatever the method."""
+
+    epochs: int
+    batch_size: int = 128
+    warmup_epochs: float = 1.0  # linear warm-up, then a cosine to zero
+    ema: float = 0.0  # decay of the running mean of the weights; 0 keeps the last weights
+    augment: str = "none"  # see bench.ops.AUGMENTATIONS
+    label_smoothing: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the forward pass; bf16 is autocast
+
+
+class Checkpoint(Protocol):
+    """Where an unfinished training run waits. Written whole or not at all."""
+
+    def load(self) -> dict[str, Any] | None:
+        """The last saved state (tensors on the CPU), or None."""
+        ...
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep ``state``: a nested dict of tensors, numbers and strings."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTask:
+    """Train the network. It takes float32 intensities in [0, 1], normalises them itself and returns logits."""
+
+    network: nn.Module  # untrained, its start fixed by the seed
+    images: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+    num_classes: int
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    checkpoint: Checkpoint | None = None
+    note: Callable[[str], None] = lambda line: None  # one line for the log
+
+    def replace(self, **changes: Any) -> TrainingTask:
+        """The same task with other fields."""
+        return dataclasses.replace(self, **changes)
+
+
+# ---- tracks --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Track:
+    """One question: its verb, the task that the verb gets, and the metric its board is sorted by.
+
+    Args:
+        verb: name of the method's function: ``verb(task)``.
+        task: the dataclass it gets.
+        primary: stem of the metric that ranks the board.
+        returns: what the verb gives back, for people.
+    """
+
+    name: str
+    verb: str
+    task: type
+    primary: str
+    returns: str
+
+
+TRACKS: Mapping[str, Track] = {
+    track.name: track
+    for track in (
+        Track("training", "train", TrainingTask, "top1", "the trained network"),
+        Track("reconstruction", "reconstruct", ReconstructionTask, "ssim_gauss11_s15", "(B, C, H, W) images"),
+        Track("inversion", "invert", InversionTask, "referee_agreement", "(B, C, H, W) images"),
+        Track("visualization", "visualize", VisualizationTask, "frechet_referee_penultimate", "(B, C, H, W) images"),
+        Track("adversarial", "attack", AdversarialTask, "success_rate", "(B, C, H, W) images"),
+        Track("detection", "score", DetectionTask, "auroc", "(B,) scores, higher is more suspicious"),
+        Track("attribution", "explain", AttributionTask, "insertion_auc", "(B, H, W) maps, higher is more important"),
+    )
+}
+
+
+# ---- methods -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What a method says of itself. See ``method``."""
+
+    source: str
+    differs: str
+    version: int
+    alone: bool
+    reference: bool
+    variants: Mapping[str, Mapping[str, Any]]
+
+
+def method(
+    *,
+    source: str,
+    differs: str = "",
+    version: int = 1,
+    alone: bool = True,
+    reference: bool = False,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[type[Marked]], type[Marked]]:
+    """Mark a frozen, keyword-only dataclass of settings as the method of its file.
+
+    The class has its track's verb and may have ``why_not(task) -> str | None`` (the reason to skip: it is asked
+    before a run, with a task whose network may be untrained) and ``fit(task)`` (called once a cell with all images
+    at once; what it returns is ``task.fitted`` in each batch).
+
+    Args:
+        source: paper, section, arXiv number, or where else the method comes from.
+        differs: every deliberate difference from the source.
+        version: raise it when the method's numbers change on purpose.
+        alone: an image alone comes out as it does in a batch (to 1e-5); tested.
+        reference: the method shows real images and is never ranked.
+        variants: name → settings that differ from the defaults; "default" always exists.
+    """
+
+    def mark(cls: type[Marked]) -> type[Marked]:
+        card = MethodCard(source, differs, version, alone, reference, {"default": {}, **(variants or {})})
+        cls.__glassbench__ = card  # type: ignore[attr-defined]
+        return cls
+
+    return mark
+
+
+# ---- metrics -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MetricCard:
+    """What a metric says of itself. See ``metric``."""
+
+    unit: str
+    better: Literal["higher", "lower", "neither"]
+    per: Literal["image", "class", "set"]
+    bounds: tuple[float | None, float | None]
+    tracks: tuple[str, ...]
+    resample: Literal["image", "class", "none"]
+    decimals: int
+    version: int
+    replicates: int
+    partial: bool
+    id: str
+
+
+# Everything that a metric may ask for by the name of a parameter; axis 0 counts images unless said otherwise.
+ROLES: Mapping[str, str] = {
+    "generated": "(N, C, H, W) float32 in [0, 1]: what the method made",
+    "real": "(N, C, H, W) the originals in the same order (reconstruction, adversarial, attribution, training);"
+    " (M, C, H, W) reference images (inversion, visualization)",
+    "labels": "(N,) int64: the class asked for, or the true label",
+    "real_labels": "(M,) int64: labels of the reference images",
+    "target_logits": "(N, K): the subject on what the method made (training: on the test images)",
+    "referee_logits": "(N, K): the referee on the same",
+    "clean_logits": "(N, K): the subject on the originals",
+    "clean_referee_logits": "(N, K): the referee on the originals",
+    "wanted_features": "(N, …): the subject's tap on the originals",
+    "generated_features": "(N, …): the subject's tap on what the method made",
+    "referee_features": "(N, D): the referee's penultimate layer on what the method made",
+    "real_referee_features": "(M, D): the referee's penultimate layer on the reference images",
+    "activation": "(N,): how strongly each image drives its target (visualization)",
+    "scores": "(N,): the detector's scores",
+    "attacked": "(N,) bool: which images were attacked",
+    "maps": "(N, H, W): the attribution maps",
+    "target": "the subject itself, a function from (B, C, H, W) images to (B, K) logits; no axis of images",
+    "bound": "the condition's Bound; no axis of images",
+}
+
+
+def metric(
+    *,
+    unit: str,
+    better: Literal["higher", "lower", "neither"],
+    per: Literal["image", "class", "set"],
+    bounds: tuple[float | None, float | None],
+    tracks: tuple[str, ...],
+    resample: Literal["image", "class", "none"] | None = None,
+    decimals: int = 4,
+    version: int = 1,
+    replicates: int = 200,
+    partial: bool = False,
+    id: str = "",
+) -> Callable[[Marked], Marked]:
+    """Mark a function as the metric of its file. Its parameters are role names (``ROLES``), passed by keyword.
+
+    Args:
+        unit: "fraction", "db", "intensity", "nat", "fid", "auc", …
+        better: which way is good; "neither" is shown and never ranked.
+        per: what one call measures. "image": all N images at once → (N,) values, NaN where one image has none;
+            "class": the images of one class → () value, called once a class; "set": all images → () value.
+        bounds: the smallest and largest value possible, None for none.
+        tracks: where it means something.
+        resample: what is drawn anew for its interval; per "image" → "image", "class" → "class" by default.
+        decimals: digits on the wide board.
+        version: raise it when the number changes on equal input.
+        replicates: how many bootstrap replicates the harness makes of a "set" metric.
+        partial: images without a value (NaN) are left out of the mean; otherwise one of them makes it undefined.
+        id: the name on the boards when the stem does not say it all; ``{referee}`` is filled in.
+    """
+    default: dict[str, Literal["image", "class", "none"]] = {"image": "image", "class": "class", "set": "image"}
+
+    def mark(function: Marked) -> Marked:
+        card = MetricCard(
+            unit, better, per, bounds, tracks, resample or default[per], decimals, version, replicates, partial, id
+        )
+        function.__glassbench__ = card  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+# ---- data sets -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images of one part of a data set, read and in order.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64.
+        digest: sha256 of pixels and labels.
+    """
+
+    images: Tensor
+    labels: Tensor
+    digest: str = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)

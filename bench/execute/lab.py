@@ -1,0 +1,175 @@
+"""What cells share inside a worker: data, subjects and referees, loaded once and checked before each use."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.contract import Classifier, Skip, Undefined
+from bench.ops import in_batches
+from bench.plan.cells import Cell, build_untrained
+from bench.plan.suite import SubjectName
+from bench.record import Store, write_atomic
+from bench.zoo import networks, weights
+from bench.zoo.datasets import Dataset, open_dataset
+
+MODELS_KEPT = 6
+GATE_TOLERANCE = 0.002
+EVALUATION_BATCH = 256
+
+
+class Lab:
+    """Data and networks for the cells of one process.
+
+    Args:
+        store: where records and trained weights lie.
+        root: where the data lie; None where there is none.
+        device: where everything runs.
+    """
+
+    def __init__(self, store: Store, root: Path | None, device: torch.device) -> None:
+        self.store, self.root, self.device = store, root, device
+        self._data: dict[tuple[str, str | None], Dataset] = {}
+        self._models: OrderedDict[str, Any] = OrderedDict()
+        self._checksums: dict[str, str] = {}
+        self._features: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    def data(self, cell: Cell) -> Dataset:
+        """The cell's data set, opened once."""
+        place = (cell.dataset, cell.folder)
+        if place not in self._data:
+            self._data[place] = open_dataset(cell.dataset, self.root, folder=Path(cell.folder) if cell.folder else None)
+        return self._data[place]
+
+    def images(self, cell: Cell, split: str, places: Tensor) -> Tensor:
+        """(N, C, H, W) float32 intensities in [0, 1] on the device."""
+        return self.data(cell).images(split, places).to(self.device).float() / 255
+
+    def labels(self, cell: Cell, split: str, places: Tensor) -> Tensor:
+        """(N,) int64 on the device."""
+        return self.data(cell).labels(split)[places].to(self.device)
+
+    # -- networks ----------------------------------------------------------------------------------------------------
+
+    def subject(self, cell: Cell) -> Classifier:
+        """The network under test, its clean accuracy at or above its gate.
+
+        Raises:
+            Skip: it is below its gate.
+        """
+        model = self.model(cell, cell.subject, cell.subject_key)
+        gate = self.gate(cell)
+        if gate is not None and not cell.override_gate and (accuracy := self.accuracy(cell)) < gate - GATE_TOLERANCE:
+            raise Skip(
+                f"{cell.subject} has a clean accuracy of {accuracy:.3f}, below its gate of {gate:.3f}:"
+                " wrong weights, wrong normalisation or wrong data"
+            )
+        return model
+
+    def gate(self, cell: Cell) -> float | None:
+        """The clean accuracy below which the subject is refused: the suite's, or the one its card was measured at."""
+        if cell.gate is not None or cell.subject_key is not None:
+            return cell.gate
+        card = weights.public_card(cell.subject)
+        return card.gate.accuracy if card.gate else None
+
+    def judge(self, cell: Cell) -> Classifier | Undefined:
+        """The referee, or why there is none."""
+        if cell.judge is None:
+            return Undefined("the suite names no referee")
+        return self.model(cell, cell.judge, cell.judge_key)
+
+    def model(self, cell: Cell, name: str, key: str | None) -> Classifier:
+        """A network by its training cell's key, or public weights by name; kept for the next cell."""
+        place = key or name
+        if place not in self._models:
+            self._models[place] = self._load(cell, name, key)
+            self._checksums[place] = self._models[place].checksum()
+            while len(self._models) > MODELS_KEPT:
+                self._models.popitem(last=False)
+        self._models.move_to_end(place)
+        return self._models[place]  # type: ignore[no-any-return]
+
+    def checksum(self, name: str, key: str | None) -> str:
+        """The checksum that a network had when it was loaded."""
+        return self._checksums[key or name]
+
+    def forget(self, name: str, key: str | None) -> None:
+        """Drop a network that somebody changed."""
+        self._models.pop(key or name, None)
+
+    def _load(self, cell: Cell, name: str, key: str | None) -> Classifier:
+        if key is None:
+            return weights.load_public(name, self.root).to(self.device)
+        card = self.data(cell).card
+        parsed = SubjectName.parse(name)
+        untrained = build_untrained(parsed.network, card, seed=0)
+        weights.load_weights(untrained, subject_folder(self.store, key) / "weights.safetensors")
+        wrapped = networks.wrap(untrained, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
+        return wrapped.to(self.device)
+
+    def accuracy(self, cell: Cell) -> float:
+        """Clean accuracy of the cell's subject, for its gate; of public weights, measured once and kept in the store."""
+        if cell.subject_key is not None:
+            reading = next(r for r in self.store.read(cell.subject_key).readings if r.stem == "top1")
+            if reading.value is None:
+                raise Skip(f"{cell.subject} has no top-1 accuracy: {reading.error}")
+            return reading.value
+        card = weights.public_card(cell.subject)
+        gate = card.gate or weights.Gate(accuracy=0.0, dataset=cell.dataset, split="test", count=1000)
+        facts = {"subject": cell.subject, "sha256": card.sha256, "on": f"{gate.dataset} {gate.split} {gate.count}"}
+        kept = self.store.root / "features" / f"gate.{cell.subject}.json"
+        if kept.is_file() and (known := json.loads(kept.read_text())).items() >= facts.items():
+            return float(known["accuracy"])
+        accuracy = self._measure(self.model(cell, cell.subject, None), gate, cell)
+        write_atomic(kept, json.dumps(facts | {"accuracy": accuracy}).encode())
+        return accuracy
+
+    def _measure(self, model: Classifier, gate: weights.Gate, cell: Cell) -> float:
+        """Accuracy as the gate asks for: of the logits, or of a linear probe on the penultimate layer."""
+        same = gate.dataset == cell.dataset
+        data = self.data(cell) if same else open_dataset(gate.dataset, self.root)
+
+        def shown(split: str, places: Tensor, look: Callable[[Classifier, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+            parts = [look(model, data.images(split, p).to(self.device).float() / 255).cpu() for p in places.split(64)]
+            return torch.cat(parts), data.labels(split)[places]
+
+        count = min(gate.count, len(data.labels(gate.split)))
+        places = torch.arange(count)
+        if gate.kind == "top1":
+            logits, labels = shown(gate.split, places, self.logits)
+            return float((logits.argmax(1) == labels).double().mean())
+        known = shown("train", torch.arange(len(data.labels("train"))), self.penultimate)
+        return weights.linear_probe(*known, *shown(gate.split, places, self.penultimate))
+
+    # -- features of real images, shared by cells --------------------------------------------------------------------
+
+    def logits(self, model: Classifier, images: Tensor) -> Tensor:
+        """(N, K) logits without a graph, in batches."""
+        with torch.no_grad():
+            return in_batches(model, images, EVALUATION_BATCH)
+
+    def penultimate(self, model: Classifier, images: Tensor) -> Tensor:
+        """(N, D) input of the last linear layer, without a graph, in batches."""
+        with torch.no_grad():
+            return in_batches(lambda part: model.features(part, "penultimate").flatten(1), images, EVALUATION_BATCH)
+
+    def real_penultimate(self, cell: Cell, model: Classifier, place: str, split: str, places: Tensor) -> Tensor:
+        """Penultimate features of real images, kept between cells."""
+        name = (place, cell.dataset, split, tuple(places[:: max(1, len(places) // 8)].tolist()), len(places))
+        if name not in self._features:
+            self._features[name] = self.penultimate(model, self.images(cell, split, places))
+            while len(self._features) > MODELS_KEPT:
+                self._features.popitem(last=False)
+        return self._features[name]
+
+
+def subject_folder(store: Store, key: str) -> Path:
+    """Where a training cell keeps its network."""
+    return store.root / "subjects" / key

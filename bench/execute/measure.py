@@ -1,0 +1,355 @@
+"""Readings: every metric of a cell, from what the method made, the data and the networks alone.
+
+The same code measures a fresh cell and re-measures a stored one, so a new metric can be added to old runs.
+"""
+
+import hashlib
+import inspect
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench import registry
+from bench.contract import Bound, Classifier, MetricCard, Undefined, Unsupported, seed_for
+from bench.execute.lab import EVALUATION_BATCH, Lab
+from bench.execute.tracks import channel_tap, reference_places, wanted_labels
+from bench.ops import in_batches
+from bench.plan.cells import Cell
+from bench.record import Reading
+
+# Roles whose axis 0 counts what the method made: restricted together to a class, resampled together for an interval.
+MADE_SIDE = frozenset(
+    "generated labels target_logits referee_logits clean_logits clean_referee_logits wanted_features"
+    " generated_features referee_features activation scores attacked maps".split()
+)
+REAL_SIDE = frozenset({"real", "real_labels", "real_referee_features"})
+PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution")  # there `real` is in the same order
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What names a reading before it is taken.
+
+    Args:
+        score_id: first 16 hex digits of sha256 over the cell's key, the metric, its version, its source, the references.
+    """
+
+    stem: str
+    metric_sha256: str
+    reference_sha256: str
+    score_id: str
+
+
+def expected(cell: Cell, stem: str, judge_digest: str, data_digest: str) -> Expected:
+    """The identity that a reading of this cell should have now.
+
+    Args:
+        judge_digest: digest of the referee's weights, empty without one.
+        data_digest: digest of the test images.
+    """
+    source = registry.source_digest("metric", stem)
+    reference = _sha("|".join((judge_digest, data_digest, str(cell.real_images))))
+    return Expected(stem, source, reference, _sha("|".join((cell.key, stem, source, reference)))[:16])
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Roles:
+    """What metrics may ask for by name, made when first asked for.
+
+    Args:
+        artifacts: what the method made, on the CPU.
+    """
+
+    def __init__(self, cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor]) -> None:
+        self.cell, self.lab = cell, lab
+        self.artifacts = {name: tensor.to(lab.device) for name, tensor in artifacts.items()}
+        self._made: dict[str, Any] = {}
+
+    def get(self, name: str) -> Any:
+        """The role's value, or ``Undefined`` with the reason why this cell has none."""
+        if name not in self._made:
+            if name in self.artifacts:
+                self._made[name] = self.artifacts[name]
+            else:
+                self._made[name] = getattr(self, f"_{name}")()
+        return self._made[name]
+
+    # Each of the following makes one role; shapes are those of bench.contract.ROLES.
+
+    def _target(self) -> Classifier:
+        return self.lab.model(self.cell, self.cell.subject, self.cell.subject_key)
+
+    def _bound(self) -> Bound:
+        return Bound.parse(self.cell.condition)
+
+    def _places(self) -> Tensor:
+        """Places in the test split of the real images."""
+        if self.cell.track in ("inversion", "visualization"):
+            return reference_places(self.cell, self.lab)
+        if self.cell.track == "training":
+            return torch.arange(self.cell.images)
+        count = self.cell.images // 2 if self.cell.track == "detection" else self.cell.images
+        return self.lab.data(self.cell).select("test", count)
+
+    def _real(self) -> Tensor:
+        return self.lab.images(self.cell, "test", self.get("places"))
+
+    def _real_labels(self) -> Tensor:
+        return self.lab.labels(self.cell, "test", self.get("places"))
+
+    def _labels(self) -> Tensor | Undefined:
+        if self.cell.track == "inversion" or self.cell.condition == "class":
+            return wanted_labels(self.cell, self.lab)
+        if self.cell.track == "visualization":
+            return Undefined("a channel has no class label")
+        return self.lab.labels(self.cell, "test", self.get("places"))
+
+    def _generated(self) -> Undefined:
+        return Undefined(f"the {self.cell.track} track makes no images")
+
+    def _scores(self) -> Undefined:
+        return Undefined(f"the {self.cell.track} track has no detector scores")
+
+    def _attacked(self) -> Undefined:
+        return Undefined(f"the {self.cell.track} track does not mix attacked images with clean ones")
+
+    def _maps(self) -> Undefined:
+        return Undefined(f"the {self.cell.track} track makes no maps")
+
+    def _target_logits(self) -> Tensor | Undefined:
+        return self._logits(self.get("target"), "generated")
+
+    def _clean_logits(self) -> Tensor | Undefined:
+        return self._logits(self.get("target"), "real")
+
+    def _referee_logits(self) -> Tensor | Undefined:
+        return self._logits(self.get("judge"), "generated")
+
+    def _clean_referee_logits(self) -> Tensor | Undefined:
+        return self._logits(self.get("judge"), "real")
+
+    def _judge(self) -> Classifier | Undefined:
+        return self.lab.judge(self.cell)
+
+    def _logits(self, model: Classifier | Undefined, images: str) -> Tensor | Undefined:
+        shown = self.get(images)
+        if isinstance(model, Undefined) or isinstance(shown, Undefined):
+            return model if isinstance(model, Undefined) else shown
+        if not model.num_classes:
+            return Undefined(f"{model.name} has no logits")
+        return self.lab.logits(model, shown)
+
+    def _referee_features(self) -> Tensor | Undefined:
+        judge, shown = self.get("judge"), self.get("generated")
+        if isinstance(judge, Undefined) or isinstance(shown, Undefined):
+            return judge if isinstance(judge, Undefined) else shown
+        return self.lab.penultimate(judge, shown)
+
+    def _real_referee_features(self) -> Tensor | Undefined:
+        judge = self.get("judge")
+        if isinstance(judge, Undefined):
+            return judge
+        place = self.cell.judge_key or judge.name
+        return self.lab.real_penultimate(self.cell, judge, place, "test", self.get("places"))
+
+    def _wanted_features(self) -> Tensor:
+        return self._at_tap(self.get("real"))
+
+    def _generated_features(self) -> Tensor:
+        return self._at_tap(self.get("generated"))
+
+    def _at_tap(self, images: Tensor) -> Tensor:
+        model: Classifier = self.get("target")
+        with torch.no_grad():
+            return in_batches(lambda part: model.features(part, self.cell.condition), images, EVALUATION_BATCH)
+
+    def _activation(self) -> Tensor:
+        """(N,) the class logit, or the channel's mean over positions."""
+        if self.cell.condition == "class":
+            logits: Tensor = self.get("target_logits")
+            return logits.gather(1, self.get("labels")[:, None])[:, 0]
+        model: Classifier = self.get("target")
+        tap = channel_tap(self.cell)
+
+        def channels(part: Tensor) -> Tensor:
+            seen = model.features(part, tap)
+            return seen.mean((2, 3)) if seen.ndim == 4 else seen.mean(1) if seen.ndim == 3 else seen
+
+        with torch.no_grad():
+            seen = in_batches(channels, self.get("generated"), EVALUATION_BATCH)
+        asked = self.cell.spec["targets"] or list(range(seen.shape[1]))
+        places = torch.arange(len(seen), device=seen.device)
+        return seen[places, torch.tensor(asked, device=seen.device)[places % len(asked)]]
+
+
+# ---- taking readings -----------------------------------------------------------------------------------------------
+
+
+def measure(
+    cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], wanted: Mapping[str, Expected]
+) -> tuple[list[Reading], dict[str, np.ndarray]]:
+    """Take the readings named in ``wanted``.
+
+    Returns:
+        The readings, and the per-unit values and replicates that belong into values.safetensors.
+    """
+    roles = Roles(cell, lab, artifacts)
+    readings: list[Reading] = []
+    kept: dict[str, np.ndarray] = {}
+    for stem, identity in wanted.items():
+        reading, arrays = _read(cell, roles, identity)
+        readings.append(reading)
+        kept |= arrays
+    return readings, kept
+
+
+def _read(cell: Cell, roles: Roles, identity: Expected) -> tuple[Reading, dict[str, np.ndarray]]:
+    started = time.perf_counter()
+    blank: dict[str, Any] = {
+        "stem": identity.stem,
+        "metric": identity.stem,
+        "score_id": identity.score_id,
+        "metric_sha256": identity.metric_sha256,
+        "reference_sha256": identity.reference_sha256,
+    }
+    try:
+        function = registry.load_metric(identity.stem)
+    except Exception as error:  # whatever a metric's file does, the method's work is not lost
+        unknown = {"unit": "", "better": "neither", "per": "set", "resample": "none"}
+        return Reading(**blank, **unknown, **_failure(error)), {}
+    card: MetricCard = function.__glassbench__
+    blank |= {
+        "metric": (card.id or identity.stem).format(referee=_short(cell.judge)),
+        "metric_version": card.version,
+        "unit": card.unit,
+        "better": card.better,
+        "decimals": card.decimals,
+        "per": card.per,
+        "resample": card.resample,
+        "n_expected": cell.images,
+        "n_reference": cell.real_images if REAL_SIDE & set(_parameters(function)) and _has_references(cell) else None,
+    }
+    try:
+        outcome = _take(function, card, cell, roles)
+    except Exception as error:
+        return Reading(**blank, **_failure(error)), {}
+    seconds = time.perf_counter() - started
+    if isinstance(outcome, Undefined):
+        return Reading(**blank, status="undefined", error=_line(outcome.reason), seconds=seconds), {}
+    value, arrays, counts = outcome
+    names = {kind: f"{identity.stem}.{kind}" for kind in arrays}
+    reading = Reading(**(blank | counts), status="ok", value=value, seconds=seconds, **names)
+    return reading, {names[kind]: array for kind, array in arrays.items()}
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    if isinstance(error, Unsupported):
+        return {"status": "unsupported", "error": _line(error)}
+    return {"status": "failed", "error": f"{type(error).__name__}: {_line(error)}"[:200]}
+
+
+Outcome = tuple[float, dict[str, np.ndarray], dict[str, int]]
+
+
+def _take(function: Callable[..., Any], card: MetricCard, cell: Cell, roles: Roles) -> Outcome | Undefined:
+    """Call the metric as its card says. (value, arrays for the values file, counts for the record), or why not."""
+    given: dict[str, Any] = {}
+    for name in _parameters(function):
+        given[name] = roles.get(name)
+        if isinstance(given[name], Undefined):
+            return given[name]  # type: ignore[no-any-return]
+    match card.per:
+        case "image":
+            return _per_image(function, card, given)
+        case "class":
+            return _per_class(function, cell, roles, given)
+        case _:
+            return _per_set(function, card, cell, given)
+
+
+def _per_image(function: Callable[..., Any], card: MetricCard, given: dict[str, Any]) -> Outcome | Undefined:
+    answer = function(**given)
+    if isinstance(answer, Undefined):
+        return answer
+    values = answer.double().cpu().numpy()
+    there = np.isfinite(values)
+    if not there.any() or (not there.all() and not card.partial):
+        return Undefined(f"{int((~there).sum())} of {len(values)} images have no finite value")
+    return float(values[there].mean()), {"values": np.where(there, values, np.nan)}, {"n_scored": int(there.sum())}
+
+
+def _per_class(function: Callable[..., Any], cell: Cell, roles: Roles, given: dict[str, Any]) -> Outcome | Undefined:
+    labels = roles.get("labels")
+    if isinstance(labels, Undefined):
+        return labels
+    values = []
+    for label in labels.unique().tolist():
+        part = _slice(given, _made_side(cell), labels == label)
+        if _real_side(cell) & given.keys():
+            part = _slice(part, _real_side(cell), roles.get("real_labels") == label)
+        answer = function(**part)
+        if isinstance(answer, Undefined):
+            return Undefined(f"class {label}: {answer.reason}")
+        values.append(float(answer))
+    return _finite(float(np.mean(values)), {"values": np.array(values)}, len(values), "n_expected")
+
+
+def _per_set(function: Callable[..., Any], card: MetricCard, cell: Cell, given: dict[str, Any]) -> Outcome | Undefined:
+    answer = function(**given)
+    if isinstance(answer, Undefined):
+        return answer
+    arrays: dict[str, np.ndarray] = {}
+    side = _made_side(cell)
+    lengths = {len(value) for name, value in given.items() if name in side}
+    count = lengths.pop() if len(lengths) == 1 else 0
+    if card.resample == "image" and count and card.replicates:
+        device = next(value.device for name, value in given.items() if name in side)
+        draws = np.random.default_rng(seed_for("replicates", count)).integers(0, count, (card.replicates, count))
+        drawn = [function(**_slice(given, side, torch.from_numpy(row).to(device))) for row in draws]
+        arrays["replicates"] = np.array([math.nan if isinstance(one, Undefined) else float(one) for one in drawn])
+    return _finite(float(answer), arrays, count or cell.images)
+
+
+def _finite(value: float, arrays: dict[str, np.ndarray], scored: int, also: str = "n_scored") -> Outcome | Undefined:
+    if not math.isfinite(value):
+        return Undefined(f"the value is {value}")
+    return value, arrays, {"n_scored": scored, also: scored}
+
+
+def _slice(given: dict[str, Any], side: frozenset[str], chosen: Tensor) -> dict[str, Any]:
+    return {name: value[chosen] if name in side else value for name, value in given.items()}
+
+
+def _made_side(cell: Cell) -> frozenset[str]:
+    return MADE_SIDE | {"real"} if cell.track in PAIRED_TRACKS else MADE_SIDE
+
+
+def _real_side(cell: Cell) -> frozenset[str]:
+    return frozenset() if cell.track in PAIRED_TRACKS else REAL_SIDE
+
+
+def _has_references(cell: Cell) -> bool:
+    return cell.track in ("inversion", "visualization")
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    """The roles that a metric asks for: its parameters without a default."""
+    every = inspect.signature(function).parameters.values()
+    return [parameter.name for parameter in every if parameter.default is inspect.Parameter.empty]
+
+
+def _short(judge: str | None) -> str:
+    return (judge or "referee").split(".")[0]
+
+
+def _line(error: object) -> str:
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]

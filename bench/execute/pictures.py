@@ -1,0 +1,101 @@
+"""Contact sheets: what a method made, as one picture."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.execute.lab import Lab
+from bench.plan.cells import Cell, Plan
+from bench.record import Store
+
+SHOWN = 40
+COLUMNS = 10
+TALLEST = 112  # pixels of one picture on a sheet
+SHEET_ROW = 240  # pixels of a cell's sheet that the suite's sheet shows
+
+
+def cell_sheet(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], path: Path) -> None:
+    """Save a grid of what the cell made; originals stand above their copies where the track pairs them.
+
+    Tracks that make no pictures (training, detection) get no sheet.
+    """
+    strip = cell_strip(cell, lab, artifacts, SHOWN)
+    if strip is not None:
+        tiled(strip, COLUMNS).save(path)
+
+
+def cell_strip(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], count: int) -> Tensor | None:
+    """(n, 3, h, w) float32 in [0, 1]: the first ``count`` pictures of a cell, or None when it made none."""
+    if "maps" in artifacts:
+        made = _scaled(artifacts["maps"][:count])
+    elif "generated" in artifacts:
+        made = artifacts["generated"][:count]
+    else:
+        return None
+    made = made.expand(-1, 3, -1, -1) if made.shape[1] == 1 else made
+    if cell.track in ("reconstruction", "adversarial", "attribution"):
+        real = lab.images(cell, "test", lab.data(cell).select("test", cell.images)[: len(made)]).cpu()
+        made = torch.cat([real.expand(-1, 3, -1, -1), made], dim=2)
+    return made
+
+
+def tiled(pictures: Tensor, columns: int) -> Image.Image:
+    """(n, 3, h, w) pictures in rows of ``columns``, white lines between them."""
+    if pictures.shape[2] > 2 * TALLEST:
+        pictures = F.interpolate(pictures, scale_factor=TALLEST / pictures.shape[3], mode="area")
+    count, _, height, width = pictures.shape
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    canvas = torch.ones(3, rows * (height + 2), columns * (width + 2))
+    for place, picture in enumerate(pictures):
+        top, left = (place // columns) * (height + 2) + 1, (place % columns) * (width + 2) + 1
+        canvas[:, top : top + height, left : left + width] = picture
+    return Image.fromarray((canvas.permute(1, 2, 0) * 255).round().byte().numpy())
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    """(n, H, W) maps → (n, 1, H, W) in [0, 1], each by its own smallest and largest value."""
+    flat = maps.flatten(1)
+    low, high = flat.min(1).values[:, None, None], flat.max(1).values[:, None, None]
+    return ((maps - low) / (high - low).clamp_min(1e-12))[:, None]
+
+
+def suite_sheets(plan: Plan, store: Store) -> list[Path]:
+    """One picture a track: a row of pictures for each subject, condition, method and variant (its first seed)."""
+    folder = store.board(plan.suite.board) / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for track in plan.suite.tracks:
+        rows: dict[str, Image.Image] = {}
+        for cell in plan.wanted:
+            name = str(dataclasses.replace(cell, seed=0)).removeprefix(f"{track} · ").removesuffix(" · seed 0")
+            sheet = store.cell(cell.key) / "artifacts" / "contact_sheet.png"
+            if cell.track == track and name not in rows and sheet.is_file():
+                with Image.open(sheet) as picture:
+                    rows[name] = picture.convert("RGB")
+        if rows:
+            made.append(_stacked(track, rows, folder / f"{track}.png"))
+    return made
+
+
+def _stacked(title: str, rows: Mapping[str, Image.Image], path: Path) -> Path:
+    """Sheets under each other, each with its name above its first row of pictures."""
+    font = ImageFont.load_default(15)
+    strips = {name: sheet.crop((0, 0, sheet.width, min(sheet.height, SHEET_ROW))) for name, sheet in rows.items()}
+    width = max(max(strip.width for strip in strips.values()), 640) + 16
+    canvas = Image.new("RGB", (width, 40 + sum(strip.height + 34 for strip in strips.values())), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((8, 8), title, fill="black", font=ImageFont.load_default(20))
+    top = 40
+    for name, strip in strips.items():
+        draw.text((8, top), name, fill="black", font=font)
+        canvas.paste(strip, (8, top + 22))
+        top += strip.height + 34
+    canvas.save(path)
+    return path

@@ -1,0 +1,348 @@
+"""Hands cells to workers in the order of their needs, survives the loss of any of them, and says how far it is."""
+
+import contextlib
+import multiprocessing
+import secrets
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bench import registry
+from bench.contract import TRACKS
+from bench.execute import environment
+from bench.execute.cell import Run, blank_record, identity_of
+from bench.execute.state import WAITS_FOR, look_up, todo
+from bench.execute.worker import Answer, Order, Setup, serve
+from bench.plan.cells import Cell, Plan
+from bench.record import IndexedCell, Status, Store, StoreFull, SuiteIndex
+
+TICK_S = 0.2
+BUSY_AGAIN_S = 1.0
+CRASHES = {
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGABRT: "aborted",
+    signal.SIGBUS: "bus error",
+    signal.SIGFPE: "arithmetic fault",
+    signal.SIGILL: "illegal instruction",
+}
+
+
+class Watcher(Protocol):
+    """Who is told how far a run is."""
+
+    def started(self, cell: Cell) -> None:
+        """A worker took the cell."""
+
+    def finished(self, cell: Cell, status: str, error: str, seconds: float, ran: bool) -> None:
+        """The cell has its record; ``ran`` is false when it had it before."""
+
+    def say(self, line: str) -> None:
+        """Something that the user should read."""
+
+    def tick(self) -> None:
+        """Called a few times a second."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Args:
+        statuses: status → number of the suite's own cells.
+        ran: cells that a method or metric was run for.
+        full: the disk filled up.
+        failures: (cell, status, error) of what did not end well.
+        busy_s: seconds that workers spent on cells.
+    """
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    ran: int = 0
+    full: str = ""
+    failures: list[tuple[Cell, str, str]] = field(default_factory=list)
+    busy_s: float = 0.0
+
+    @property
+    def exit_status(self) -> int:
+        """0 when every cell is ok, skipped or unsupported; 1 otherwise."""
+        good = self.statuses["ok"] + self.statuses["skipped"] + self.statuses["unsupported"]
+        return 0 if good == self.statuses.total() and not self.full else 1
+
+
+class _Worker:
+    """One process and the cell it is at."""
+
+    def __init__(self, setup: Setup) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        listen, self.lifeline = context.Pipe(duplex=False)
+        self.setup = setup
+        self.process: BaseProcess = context.Process(target=serve, args=(theirs, listen, setup), daemon=True)
+        self.process.start()
+        theirs.close()
+        listen.close()
+        self.cell: Cell | None = None
+        self.since = time.monotonic()
+        self.is_ready = False
+        self.log_start = 0
+
+    def take(self, order: Order) -> None:
+        self.cell, self.since = order.cell, time.monotonic()
+        self.log_start = self.setup.log.stat().st_size if self.setup.log.exists() else 0
+        with contextlib.suppress(OSError):  # it may just have been killed: then it is found lost, with this cell
+            self.pipe.send(order)
+
+    def log_tail(self) -> str:
+        """What the process printed since it took its cell, at most the last 4000 characters."""
+        if not self.setup.log.exists():
+            return ""
+        with self.setup.log.open("rb") as file:
+            file.seek(self.log_start)
+            return file.read().decode(errors="replace")[-4000:]
+
+    def end(self, patience_s: float = 0.0) -> None:
+        """Stop the process: asked first when there is patience, then killed."""
+        if patience_s and self.process.is_alive():
+            with contextlib.suppress(OSError):
+                self.pipe.send(None)
+            self.process.join(patience_s)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        self.lifeline.close()
+
+
+class Runner:
+    """One ``run`` of a plan on a store.
+
+    Args:
+        cells: in an order in which needs come first.
+        workers: how many processes; they share the CPU or the GPUs in turn.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        cells: Iterable[Cell],
+        store: Store,
+        root: Path | None,
+        watcher: Watcher,
+        *,
+        workers: int,
+        retry_failed: bool = False,
+        force: bool = False,
+        score_only: bool = False,
+    ) -> None:
+        now = datetime.now(UTC)
+        self.run = Run(f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", plan.suite.suite, plan.suite.version)
+        self.plan, self.store, self.root, self.watcher = plan, store, root, watcher
+        self.pending = {cell.key: cell for cell in cells}
+        self.settled: dict[str, tuple[str, str]] = {}
+        self.tried: Counter[str] = Counter()
+        self.busy_until: dict[str, float] = {}
+        self.workers: list[_Worker] = []
+        self.most = max(1, workers)
+        self.flags: dict[str, Any] = {"retry_failed": retry_failed, "score_only": score_only}
+        self.since = f"{now:%Y-%m-%dT%H:%M:%SZ}" if force else ""
+        self.outcome = Outcome()
+        self.device = environment.best_device()
+        for kind in ("locks", "logs"):
+            (store.root / kind).mkdir(exist_ok=True)
+
+    def go(self) -> Outcome:
+        """Run until nothing is left to do. Workers never outlive this call."""
+        try:
+            while self.pending and not self.outcome.full:
+                self._hand_out()
+                self._listen()
+                self._look_at_clocks()
+                self.watcher.tick()
+        except StoreFull as problem:
+            self.outcome.full = str(problem)
+        finally:
+            calm = not self.pending
+            for worker in self.workers:
+                worker.end(patience_s=2.0 if calm else 0.0)
+        return self.outcome
+
+    # -- giving work -------------------------------------------------------------------------------------------------
+
+    def _hand_out(self) -> None:
+        """Settle what needs no worker, and give every idle worker a cell whose needs are met."""
+        taken = {worker.cell.key for worker in self.workers if worker.cell}
+        for cell in list(self.pending.values()):
+            if cell.key in taken or self.busy_until.get(cell.key, 0) > time.monotonic():
+                continue
+            if any(key in self.pending for key in cell.needs):
+                continue
+            if not self._settle_without_worker(cell):
+                worker = self._idle_worker()
+                if worker is None:
+                    return
+                taken.add(cell.key)
+                worker.take(Order(cell, since=self.since, **self.flags))
+                self.watcher.started(cell)
+
+    def _settle_without_worker(self, cell: Cell) -> bool:
+        """True when the cell has its record already, or must be skipped."""
+        if cell.key in self.busy_until:  # another run has or had it: only its worker's lock can tell
+            return False
+        if not self.flags["score_only"]:
+            unmet = [key for key in cell.needs if self.settled.get(key, ("ok", ""))[0] != "ok"]
+            if unmet:
+                status, why = self.settled[unmet[0]]
+                self._write_unrun(cell, "skipped", f"{WAITS_FOR}{unmet[0]}, which is {status}: {why}")
+                return True
+            if cell.skip is not None:
+                status, why = cell.skip
+                self._write_unrun(cell, status, why, planned=True)  # type: ignore[arg-type]
+                return True
+            record = look_up(cell, self.store, self.watcher.say)
+            if todo(cell, self.store, record, retry_failed=self.flags["retry_failed"], since=self.since) == "nothing":
+                assert record is not None
+                self._settle(cell, record.status, record.error, 0.0, ran=False)
+                return True
+        return False
+
+    def _idle_worker(self) -> _Worker | None:
+        for worker in self.workers:
+            if worker.cell is None:
+                return worker
+        if len(self.workers) < self.most:
+            return self._start_worker()
+        return None
+
+    def _start_worker(self) -> _Worker:
+        number = len(self.workers)
+        device = f"cuda:{number % torch.cuda.device_count()}" if self.device.type == "cuda" else "cpu"
+        log = self.store.root / "logs" / f"{self.run.run_id}-{number}-{secrets.token_hex(2)}.log"
+        paths = tuple(found.path for found in registry.plugins())
+        worker = _Worker(Setup(self.store.root, self.root, device, self.plan.suite.threads, log, paths, self.run))
+        self.workers.append(worker)
+        return worker
+
+    # -- hearing of it -----------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        sources: list[Connection | int] = [worker.pipe for worker in self.workers]  # type: ignore[misc]
+        sources += [worker.process.sentinel for worker in self.workers]
+        if not sources:
+            if self.pending:
+                time.sleep(TICK_S)
+            return
+        wait(sources, timeout=TICK_S)
+        for worker in list(self.workers):
+            try:
+                while worker.pipe.poll():
+                    self._heard(worker, worker.pipe.recv())
+            except (EOFError, OSError):
+                pass
+            if not worker.process.is_alive() and not self._has_word(worker):
+                self._lost(worker)
+
+    @staticmethod
+    def _has_word(worker: _Worker) -> bool:
+        """Whether an answer is still in the pipe of a process that has ended."""
+        try:
+            return worker.pipe.poll()
+        except (EOFError, OSError):
+            return False
+
+    def _heard(self, worker: _Worker, answer: Answer) -> None:
+        if answer.kind == "ready":
+            worker.is_ready = True
+            worker.since = time.monotonic()  # imports do not count against the first cell's time
+            return
+        cell, worker.cell = worker.cell, None
+        assert cell is not None and cell.key == answer.key
+        match answer.kind:
+            case "busy":
+                self.busy_until[cell.key] = time.monotonic() + BUSY_AGAIN_S
+            case "full":
+                self.outcome.full = answer.error
+            case "broken":
+                self._write_unrun(cell, "failed", answer.error, log=worker.log_tail())
+            case _:
+                self.outcome.busy_s += answer.seconds
+                self._settle(cell, answer.status, answer.error, answer.seconds, ran=answer.ran)
+
+    def _lost(self, worker: _Worker) -> None:
+        """A worker is gone: its cell is recorded as failed at once, or tried once more when it was killed from outside."""
+        self.workers.remove(worker)
+        cell, code = worker.cell, worker.process.exitcode or 0
+        tail = worker.log_tail()
+        worker.end()
+        if cell is None:
+            self.tried[""] += 1
+            if self.tried[""] > 3:
+                raise RuntimeError(f"workers end before they start, the last with status {code}:\n{tail}")
+            return
+        if -code in CRASHES:
+            reason = f"{CRASHES[signal.Signals(-code)]} (signal {-code}) in the worker"
+        elif code < 0:
+            self.tried[cell.key] += 1
+            if self.tried[cell.key] < 2:
+                self.watcher.say(f"worker killed from outside (signal {-code}); trying once more: {cell}")
+                return
+            reason = f"killed: two workers ended by signal {-code}"
+        else:
+            reason = f"the worker ended with status {code}"
+        self._write_unrun(cell, "failed", reason, log=tail)
+
+    def _look_at_clocks(self) -> None:
+        for worker in list(self.workers):
+            cell = worker.cell
+            if cell is not None and worker.is_ready and time.monotonic() - worker.since > cell.timeout_s:
+                self.workers.remove(worker)
+                tail = worker.log_tail()
+                worker.end()
+                self._write_unrun(cell, "timeout", f"not finished after {cell.timeout_s:g} s", log=tail)
+
+    # -- keeping it --------------------------------------------------------------------------------------------------
+
+    def _write_unrun(self, cell: Cell, status: Status, error: str, log: str = "", planned: bool = False) -> None:
+        """A record for a cell that no worker could finish, unless it has just that record."""
+        error = " ".join(error.split())[:200]
+        known = look_up(cell, self.store, self.watcher.say)
+        if known is None or (known.status, known.error) != (status, error):
+            notes = ({"log": log} if log else {}) | ({"planned": True} if planned else {})
+            record = blank_record(cell, self.run, self.device, datetime.now(UTC))
+            record = record.model_copy(update={"status": status, "error": error, "notes": notes})
+            self.store.commit(record, {}, self.store.stage(cell.key))
+        self._settle(cell, status, error, 0.0, ran=False)
+
+    def _settle(self, cell: Cell, status: str, error: str, seconds: float, *, ran: bool) -> None:
+        del self.pending[cell.key]
+        self.settled[cell.key] = (status, error)
+        self.outcome.ran += ran
+        if cell.wanted:
+            self.outcome.statuses[status] += 1
+        if status not in ("ok", "skipped", "unsupported"):
+            self.outcome.failures.append((cell, status, error))
+        self.watcher.finished(cell, status, error, seconds, ran)
+
+
+def index_of(plan: Plan) -> SuiteIndex:
+    """What the boards of a plan will show, cell by cell."""
+    suite = plan.suite
+    return SuiteIndex(
+        suite=suite.suite,
+        profile=suite.profile,
+        suite_version=suite.version,
+        protocol=suite.protocol,
+        board=suite.board,
+        primary={name: track.primary for name, track in TRACKS.items() if name in suite.tracks},
+        cells=tuple(
+            IndexedCell(key=cell.key, identity=identity_of(cell), is_reference=cell.is_reference) for cell in plan.wanted
+        ),
+        notes={"description": suite.description, "dataset": suite.dataset},
+    )

@@ -1,0 +1,345 @@
+"""How a cell becomes its track's task, batch by batch, and what is kept of the answer."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench import registry
+from bench.contract import (
+    TRACKS,
+    AdversarialTask,
+    AttributionTask,
+    Bound,
+    Classifier,
+    DetectionTask,
+    Diverged,
+    InversionTask,
+    PassCounter,
+    Recipe,
+    ReconstructionTask,
+    SetupError,
+    ShapeError,
+    Task,
+    TrainingTask,
+    VisualizationTask,
+    seed_for,
+)
+from bench.execute.checkpoint import FileCheckpoint
+from bench.execute.lab import Lab, subject_folder
+from bench.ops import check_images, in_batches
+from bench.plan.cells import Cell, build_untrained
+from bench.record import Cost, Store
+from bench.zoo import weights
+
+SHARED_BY_ALL_IMAGES = ("references", "reference_labels", "clean", "clean_labels")
+BOUND_TOLERANCE = 1e-6
+TENSORS = "artifacts/tensors.safetensors"  # in the cell's folder: everything that its metrics need
+
+
+@dataclass
+class Made:
+    """What a cell's method made, before anything is measured.
+
+    Args:
+        artifacts: name → tensor on the CPU; enough, with data and networks, to measure every metric again.
+        cost: of the method alone.
+        notes: what else is worth a line in the record.
+    """
+
+    artifacts: dict[str, Tensor]
+    cost: Cost
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def make(cell: Cell, lab: Lab, note: Any) -> Made:
+    """Run the cell's method.
+
+    Args:
+        note: a function that keeps one line of log.
+
+    Raises:
+        Skip, Diverged, BudgetExceeded, ShapeError, and whatever the method raises.
+    """
+    return _train(cell, lab, note) if cell.track == "training" else _look(cell, lab)
+
+
+def stored_tensors(store: Store, key: str) -> dict[str, Tensor]:
+    """What a finished cell's method made, on the CPU."""
+    return load_file(store.cell(key) / TENSORS)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---- looking into a subject ----------------------------------------------------------------------------------------
+
+
+def _look(cell: Cell, lab: Lab) -> Made:
+    model = lab.subject(cell)
+    method = registry.make_method(cell.full_method, cell.variant, cell.settings)
+    task, extra = whole_task(cell, lab, model)
+    reason = method.why_not(task) if hasattr(method, "why_not") else None
+    if reason:
+        raise Skip(reason)
+    verb = getattr(method, TRACKS[cell.track].verb)
+    watch = Stopwatch(lab.device)
+    model.passes = counter = PassCounter(limit=cell.passes)
+    answers = []
+    try:
+        with watch:
+            if hasattr(method, "fit"):
+                task = task.replace(fitted=method.fit(task))
+            for batch in batches(task, int(cell.spec["batch_size"])):
+                answers.append(_checked(cell, batch, verb(batch)))
+    finally:
+        model.passes = PassCounter()
+        unchanged = model.checksum() == lab.checksum(cell.subject, cell.subject_key)
+        if not unchanged:
+            lab.forget(cell.subject, cell.subject_key)
+    if not unchanged:
+        raise RuntimeError(f"{cell.full_method} changed the subject's parameters or buffers")
+    name = {"detection": "scores", "attribution": "maps"}.get(cell.track, "generated")
+    artifacts = {name: torch.cat(answers).cpu()} | extra
+    return Made(artifacts, watch.cost(counter, len(task)))
+
+
+def whole_task(cell: Cell, lab: Lab, model: Classifier) -> tuple[Task, dict[str, Tensor]]:
+    """The task over all images of the cell, and what must be kept besides the method's answer."""
+    count = cell.images
+    places = torch.arange(count)
+    common: dict[str, Any] = {
+        "model": model,
+        "places": places.to(lab.device),
+        "seed": seed_for(cell.track, cell.seed),
+        "budget": int(cell.spec["budget"]),
+    }
+    match cell.track:
+        case "inversion":
+            labels = wanted_labels(cell, lab)
+            real = reference_row(cell, lab, labels) if cell.is_reference else None
+            return InversionTask(**common, labels=labels, real=real), {}
+        case "visualization":
+            return _visualization(cell, lab, model, common), {}
+        case "detection":
+            return _detection(cell, lab, common)
+    chosen = lab.data(cell).select("test", count)
+    images, labels = lab.images(cell, "test", chosen), lab.labels(cell, "test", chosen)
+    if cell.track == "reconstruction":
+        tap = cell.condition
+        with torch.no_grad():
+            wanted = in_batches(lambda part: model.features(part, tap), images, int(cell.spec["batch_size"]))
+        return ReconstructionTask(**common, tap=tap, wanted=wanted), {}
+    if cell.track == "adversarial":
+        return AdversarialTask(**common, images=images, labels=labels, bound=Bound.parse(cell.condition)), {}
+    return AttributionTask(**common, images=images, labels=labels), {}
+
+
+def _visualization(cell: Cell, lab: Lab, model: Classifier, common: dict[str, Any]) -> Task:
+    chosen = lab.data(cell).select("train", int(cell.spec["references"]))
+    is_class = cell.condition == "class"
+    targets = wanted_labels(cell, lab) if is_class else _channels(cell, lab, model)
+    return VisualizationTask(
+        **common,
+        kind="class" if is_class else "channel",
+        tap=None if is_class else channel_tap(cell),
+        targets=targets,
+        references=lab.images(cell, "train", chosen),
+        reference_labels=lab.labels(cell, "train", chosen),
+        real=reference_row(cell, lab, targets if is_class else None) if cell.is_reference else None,
+    )
+
+
+def channel_tap(cell: Cell) -> str:
+    """The tap of a condition "channel_TAP"."""
+    return cell.condition.removeprefix("channel_")
+
+
+def _channels(cell: Cell, lab: Lab, model: Classifier) -> Tensor:
+    """(N,) channels of the tap, in turn: those asked for, or all."""
+    with torch.no_grad():
+        seen = model.features(torch.zeros(1, *model.image_shape, device=lab.device), channel_tap(cell))
+    channels = seen.shape[1] if seen.ndim != 3 else seen.shape[2]
+    asked = cell.spec["targets"] or list(range(channels))
+    if max(asked) >= channels or min(asked) < 0:
+        raise SetupError(f"channel {max(asked)} is out of range", f"{channel_tap(cell)} has 0 to {channels - 1}")
+    return _in_turn(asked, cell.images).to(lab.device)
+
+
+def wanted_labels(cell: Cell, lab: Lab) -> Tensor:
+    """(N,) classes asked for, in turn: the suite's targets, or all classes."""
+    asked = cell.spec["targets"] or list(range(lab.data(cell).card.num_classes))
+    return _in_turn(asked, cell.images).to(lab.device)
+
+
+def _in_turn(values: list[int], count: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64).repeat(-(-count // len(values)))[:count]
+
+
+def reference_places(cell: Cell, lab: Lab) -> Tensor:
+    """Places in the test split of the real images that metrics compare with.
+
+    Raises:
+        SetupError: the suite asks for more than there are.
+    """
+    return lab.data(cell).select("test", cell.real_images)
+
+
+def reference_row(cell: Cell, lab: Lab, labels: Tensor | None) -> Tensor:
+    """(N, C, H, W) real test images of those labels (of any, when None) that no metric compares with.
+
+    Raises:
+        SetupError: too few test images are left over.
+    """
+    data = lab.data(cell)
+    every = data.labels("test")
+    left = data.select("test", len(every))[cell.real_images :]
+    if labels is None:
+        chosen = left[: cell.images]
+    else:
+        by_class = {int(c): iter(left[every[left] == c].tolist()) for c in labels.unique().tolist()}
+        chosen = torch.tensor([next(by_class[c], -1) for c in labels.tolist()])
+    if len(chosen) < cell.images or (chosen < 0).any():
+        raise SetupError(
+            f"{cell.full_method}: {cell.images} real images beside the {cell.real_images} that judge are not there",
+            f"lower images or real_images; {cell.dataset} has {len(every)} test images",
+        )
+    return lab.images(cell, "test", chosen)
+
+
+def _detection(cell: Cell, lab: Lab, common: dict[str, Any]) -> tuple[Task, dict[str, Tensor]]:
+    """Clean and attacked images of the same pictures, shuffled."""
+    assert cell.attack_key is not None
+    attacked = stored_tensors(lab.store, cell.attack_key)["generated"].to(lab.device)
+    chosen = lab.data(cell).select("test", len(attacked))
+    clean = lab.images(cell, "test", chosen)
+    order = torch.randperm(cell.images, generator=torch.Generator().manual_seed(seed_for("mix", cell.images)))
+    is_attacked = (torch.arange(cell.images) >= len(clean))[order]
+    known = lab.data(cell).select("train", int(cell.spec["references"]))
+    task = DetectionTask(
+        **common,
+        images=torch.cat([clean, attacked])[order.to(lab.device)],
+        clean=lab.images(cell, "train", known),
+        clean_labels=lab.labels(cell, "train", known),
+    )
+    return task, {"attacked": is_attacked}
+
+
+def batches(task: Task, size: int) -> Iterator[Task]:
+    """The task in parts of at most ``size`` images; what all images share stays whole."""
+    each = [
+        item.name
+        for item in fields(task)
+        if isinstance(getattr(task, item.name), Tensor) and item.name not in SHARED_BY_ALL_IMAGES
+    ]
+    for first in range(0, len(task), size):
+        yield task.replace(**{name: getattr(task, name)[first : first + size] for name in each})
+
+
+def _checked(cell: Cell, task: Any, answer: Any) -> Tensor:
+    """The answer, when it is what the track promises.
+
+    Raises:
+        ShapeError: wrong type, shape, dtype, range, or further from the original than the bound allows.
+        Diverged: not finite.
+    """
+    who = cell.full_method
+    if not isinstance(answer, Tensor):
+        raise ShapeError(f"{who} should return a tensor, got {type(answer).__name__}")
+    shape = task.model.image_shape
+    wanted = {"detection": (len(task),), "attribution": (len(task), *shape[1:])}.get(cell.track, (len(task), *shape))
+    if tuple(answer.shape) != wanted or answer.dtype != torch.float32:
+        raise ShapeError(f"{who} should return {wanted} float32, got {tuple(answer.shape)} {answer.dtype}")
+    if not answer.isfinite().all():
+        raise Diverged(f"{who} returned {int((~answer.isfinite()).sum())} values that are not finite")
+    if len(wanted) == 4:
+        check_images(**{who: answer})
+    if isinstance(task, AdversarialTask) and task.bound.norm != "none":
+        order = float("inf") if task.bound.norm == "linf" else 2
+        size = torch.linalg.vector_norm((answer - task.images).flatten(1).double(), ord=order, dim=1).max().item()
+        if size > task.bound.size + BOUND_TOLERANCE:
+            raise ShapeError(f"{who} went {size:.6f} away, the bound {cell.condition} is {task.bound.size:.6f}")
+    return answer.detach()
+
+
+class Stopwatch:
+    """Seconds and memory of what happens inside ``with``; on a GPU the queue is waited for at both ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, 0.0
+
+    def __enter__(self) -> "Stopwatch":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            torch.cuda.synchronize(self.device)
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.device.type == "cuda" and error[0] is None:
+            torch.cuda.synchronize(self.device)
+        self.seconds += time.perf_counter() - self._start
+
+    def cost(self, passes: PassCounter, images: int) -> Cost:
+        """What the record says of it."""
+        on_gpu = self.device.type == "cuda"
+        return Cost(
+            wall_s=self.seconds,
+            gpu_s=self.seconds if on_gpu else None,
+            gpu_peak_mib=torch.cuda.max_memory_allocated(self.device) / 2**20 if on_gpu else None,
+            forward_passes=passes.forward,
+            backward_passes=passes.backward,
+            n_images=images,
+        )
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+
+def _train(cell: Cell, lab: Lab, note: Any) -> Made:
+    """Train the network, keep its weights for all who need them, and its logits on the test images."""
+    data = lab.data(cell)
+    recipe: Mapping[str, Any] = cell.spec["recipe"]
+    folder = subject_folder(lab.store, cell.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = FileCheckpoint(folder / "unfinished.safetensors")
+    chosen = data.select("train", int(cell.spec["training_images"])).sort().values
+    task = TrainingTask(
+        network=build_untrained(cell.subject, data.card, seed=seed_for("start", cell.seed)),
+        images=data.images("train", chosen),
+        labels=data.labels("train")[chosen],
+        num_classes=data.card.num_classes,
+        recipe=Recipe(**recipe),
+        seed=seed_for(cell.track, cell.seed),
+        device=lab.device,
+        checkpoint=checkpoint,
+        note=note,
+    )
+    method = registry.make_method(cell.full_method, cell.variant, cell.settings)
+    watch = Stopwatch(lab.device)
+    with watch:
+        network = method.train(task).eval()
+    weights.save_weights(network, folder / "weights.safetensors")
+    checkpoint.remove()
+    everything = torch.arange(len(data.labels("test")))
+    with torch.no_grad():
+        logits = torch.cat([network(lab.images(cell, "test", part)) for part in everything.split(256)])
+    if not logits.isfinite().all():
+        raise Diverged("the trained network's logits are not finite")
+    seen = recipe["epochs"] * (len(chosen) // recipe["batch_size"]) * recipe["batch_size"]
+    counted = PassCounter(forward=seen, backward=seen)
+    parameters = sum(p.numel() for p in network.parameters())
+    return Made(
+        {"target_logits": logits.cpu()},
+        watch.cost(counted, seen),
+        {"weights_sha256": file_digest(folder / "weights.safetensors"), "parameters": parameters},
+    )

@@ -1,0 +1,127 @@
+"""A worker process: one device, kept warm, one cell after the other until nobody is left to ask."""
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Literal
+
+from bench.execute.cell import Run, rescore, run_cell
+from bench.execute.lab import Lab
+from bench.execute.state import look_up, todo
+from bench.plan.cells import Cell
+from bench.record import Store, StoreFull
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is told when it starts.
+
+    Args:
+        device: "cpu" or "cuda:N".
+        log: file that takes all that is printed.
+        plugins: files to register.
+    """
+
+    store: Path
+    root: Path | None
+    device: str
+    threads: int
+    log: Path
+    plugins: tuple[Path, ...]
+    run: Run
+
+
+@dataclass(frozen=True)
+class Order:
+    """One cell to be done. See ``bench.execute.state.todo`` for the flags."""
+
+    cell: Cell
+    retry_failed: bool = False
+    since: str = ""
+    score_only: bool = False  # never run the method; take readings anew that failed or lacked something, too
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How an order ended: "busy" when another run has the cell, "full" when the disk is, "broken" by our own fault."""
+
+    key: str
+    kind: Literal["ready", "done", "busy", "full", "broken"]
+    status: str = ""
+    error: str = ""
+    seconds: float = 0.0
+    ran: bool = False
+
+
+def serve(orders: Connection, lifeline: Connection, setup: Setup) -> None:
+    """Answer orders until told to stop (None). The process ends by itself when its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    _print_to(setup.log)
+    import torch
+
+    from bench import registry
+    from bench.execute import environment
+
+    for path in setup.plugins:
+        registry.add_plugin(path)
+    environment.reset(setup.threads)
+    lab = Lab(Store.open(setup.store), setup.root, torch.device(setup.device))
+    orders.send(Answer("", "ready"))
+    while (order := orders.recv()) is not None:
+        orders.send(_carry_out(order, lab, setup.run))
+
+
+def _carry_out(order: Order, lab: Lab, run: Run) -> Answer:
+    from filelock import FileLock, Timeout
+
+    cell, started = order.cell, time.perf_counter()
+    print(f"-- {cell.key} {cell}", flush=True)
+    try:
+        with FileLock(lab.store.root / "locks" / f"{cell.key}.lock", timeout=0):
+            record = look_up(cell, lab.store, print)
+            what = todo(cell, lab.store, record, retry_failed=order.retry_failed, since=order.since)
+            if order.score_only:
+                if record is None or record.status != "ok":
+                    return Answer(cell.key, "done", "skipped", "no record to score")
+                record = rescore(cell, lab, record, again=True)
+            elif what == "run":
+                record = run_cell(cell, lab, run)
+            elif what == "score" and record is not None:
+                record = rescore(cell, lab, record)
+            assert record is not None
+            return Answer(
+                cell.key, "done", record.status, record.error, time.perf_counter() - started, what != "nothing"
+            )
+    except Timeout:
+        return Answer(cell.key, "busy")
+    except StoreFull as problem:
+        return Answer(cell.key, "full", error=str(problem))
+    except Exception as problem:
+        traceback.print_exc()
+        return Answer(cell.key, "broken", error=f"{type(problem).__name__}: {problem}".split("\n")[0])
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    """Nothing is ever sent on the lifeline: it ends when the parent does, however that happens."""
+    try:
+        lifeline.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _print_to(log: Path) -> None:
+    """Send all output, also that of libraries and crashes, to a file."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    faulthandler.enable()

@@ -1,0 +1,427 @@
+"""Cells: the smallest things that are run, recorded and ranked, crossed from a suite."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import registry
+from bench.contract import (
+    TRACKS,
+    AdversarialTask,
+    AttributionTask,
+    Bound,
+    Classifier,
+    DetectionTask,
+    InversionTask,
+    Recipe,
+    ReconstructionTask,
+    SetupError,
+    Task,
+    TrainingTask,
+    Unsupported,
+    VisualizationTask,
+)
+from bench.plan.suite import Block, MethodSpec, SubjectName, Suite, split_attack
+from bench.zoo import networks, weights
+from bench.zoo.datasets import Dataset, DatasetCard, open_dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell.
+
+    Args:
+        spec: everything that can change what the method makes, JSON values only; the key is its hash.
+        condition, subject, …: as on the boards.
+        subject_key: key of the training cell that makes the subject; None for public weights.
+        judge, judge_key: the referee's name, and the training cell that makes it (None for public weights).
+        attack_key: the adversarial cell whose images a detector faces.
+        metrics: stems of the metrics that read it.
+        wanted: the suite asks for it (otherwise another cell needs it).
+        skip: (status, reason) when it cannot be run here.
+    """
+
+    track: str
+    dataset: str
+    split: str
+    subject: str
+    condition: str
+    method: str
+    variant: str
+    method_version: int
+    seed: int
+    spec: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    subject_key: str | None = None
+    judge: str | None = None
+    judge_key: str | None = None
+    attack_key: str | None = None
+    gate: float | None = None
+    override_gate: bool = False
+    metrics: tuple[str, ...] = ()
+    timeout_s: float = 3600.0
+    real_images: int = 0
+    folder: str | None = None
+    is_reference: bool = False
+    wanted: bool = True
+    skip: tuple[str, str] | None = None
+
+    @property
+    def key(self) -> str:
+        """First 16 hex digits of sha256 over the canonical JSON of ``spec``."""
+        return _digest(self.spec)[:16]
+
+    @property
+    def config_digest(self) -> str:
+        """sha256 of the configuration that all seeds of one row share."""
+        return _digest({name: v for name, v in self.spec.items() if name not in ("seed", "subject", "attack")})
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of the cells that must be ok before this one can start."""
+        return tuple(dict.fromkeys(key for key in (self.subject_key, self.judge_key, self.attack_key) if key))
+
+    @property
+    def full_method(self) -> str:
+        """ "track/stem"."""
+        return f"{self.track}/{self.method}"
+
+    @property
+    def images(self) -> int:
+        """How many images the cell makes or judges."""
+        return int(self.spec["images"])
+
+    @property
+    def passes(self) -> int:
+        """The most image passes the method may spend: its whole budget, or the training recipe's."""
+        if self.track == "training":
+            return 2 * int(self.spec["recipe"]["epochs"]) * int(self.spec["training_images"])
+        return int(self.spec["budget"]) * self.images
+
+    def __str__(self) -> str:
+        parts = (self.track, self.subject, self.condition, self.method, self.variant, f"seed {self.seed}")
+        return " · ".join(part for part in parts if part and part != "default")
+
+
+def _digest(spec: Mapping[str, Any]) -> str:
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a suite, needs before what needs them."""
+
+    suite: Suite
+    cells: tuple[Cell, ...]
+
+    @property
+    def wanted(self) -> tuple[Cell, ...]:
+        """The cells that the suite's boards show."""
+        return tuple(cell for cell in self.cells if cell.wanted)
+
+
+def make_plan(suite: Suite, root: Path | None) -> Plan:
+    """Cross the suite into cells, with the reason to skip where there is one.
+
+    Args:
+        root: where the data lie (``GLASSBENCH_DATA``), None where there is none.
+
+    Raises:
+        SetupError: a data or weights file is missing or corrupt, a tap or setting does not exist, …
+    """
+    planner = _Planner(suite, open_dataset(suite.dataset, root, folder=Path(suite.folder) if suite.folder else None), root)
+    for track in TRACKS:  # the tracks' own order: training comes first
+        for block in suite.tracks.get(track, ()):
+            planner.cross(track, block)
+    return Plan(suite, tuple(planner.cells.values()))
+
+
+class _Planner:
+    """Keeps the cells by key while a suite is crossed, so that what many need is planned once."""
+
+    def __init__(self, suite: Suite, data: Dataset, root: Path | None) -> None:
+        self.suite, self.data, self.root = suite, data, root
+        self.cells: dict[str, Cell] = {}
+        self.untrained = cache(self._untrained)
+        self.structure = cache(lambda network: structure_digest(self.untrained(network)))
+        self.public = cache(lambda name: weights.load_public(name, root))
+        self.reason = cache(self._reason)
+
+    # -- crossing ----------------------------------------------------------------------------------------------------
+
+    def cross(self, track: str, block: Block) -> None:
+        """Add all cells of one block."""
+        subjects = self.suite.subjects if block.subjects is None else block.subjects
+        for subject in subjects:
+            for condition in block.conditions:
+                for spec in block.methods:
+                    for seed in self.suite.seeds:
+                        if track == "training":
+                            self.training(SubjectName(full=subject, network=subject), spec, seed, wanted=True)
+                        else:
+                            self.testing(track, block, subject, condition, spec, seed, wanted=True)
+
+    def add(self, cell: Cell) -> str:
+        """Keep a cell; one that was only needed so far becomes wanted when the suite asks for it."""
+        known = self.cells.get(cell.key)
+        if known is None or (cell.wanted and not known.wanted):
+            self.cells[cell.key] = cell
+        return cell.key
+
+    def training(self, subject: SubjectName, method: MethodSpec, seed: int, *, wanted: bool) -> str:
+        """Plan the training of a network; returns the key."""
+        suite, card = self.suite, self.data.card
+        recipe = suite.recipe_of(subject.network)
+        skip, common = self._method_part("training", method)
+        fixed = recipe.model_dump() | {"augment": recipe.augment or card.augment}
+        size = fixed.pop("images") or len(self.data.labels("train"))
+        spec = common | {
+            "subject": subject.network,
+            "network": self.structure(subject.network),
+            "seed": seed,
+            "recipe": fixed,
+            "training_images": size,
+            "training_data": self.data.digest("train"),
+            "images": len(self.data.labels("test")),
+        }
+        return self.add(
+            Cell(
+                track="training",
+                dataset=suite.dataset,
+                split="test",
+                subject=subject.network,
+                condition="",
+                method=method.name,
+                variant=method.variant,
+                method_version=spec["method_version"],
+                seed=seed,
+                spec=spec,
+                settings=spec["settings"],
+                metrics=self._metrics("training", None),
+                timeout_s=suite.timeout_s,
+                folder=suite.folder,
+                wanted=wanted,
+                skip=skip or self.reason("training", method.model_dump_json(), subject.network, "", 0),
+            )
+        )
+
+    def testing(
+        self, track: str, block: Block, subject: str, condition: str, method: MethodSpec, seed: int, *, wanted: bool
+    ) -> str:
+        """Plan one cell of a track that looks into a subject; returns the key."""
+        suite = self.suite
+        skip, common = self._method_part(track, method)
+        subject_key, recipe_key = self._network(subject, seed)
+        judge = suite.judge_of(subject)
+        if judge == subject and suite.referee_seed in suite.seeds:
+            raise SetupError(f"{subject} would judge itself", "name a referee of another architecture or seed")
+        judge_key = self._network(judge, suite.referee_seed)[0] if judge else None
+        attack_key = self._attack(block, subject, condition, seed) if track == "detection" else None
+        images = block.images if attack_key is None else 2 * self.cells[attack_key].images
+        available = len(self.data.labels("test"))
+        if track in ("reconstruction", "adversarial", "attribution") and images > available:
+            raise SetupError(f"{track} asks for {images} test images, {suite.dataset} has {available}")
+        spec = common | {
+            "subject": recipe_key,
+            "condition": condition,
+            "seed": seed,
+            "budget": block.budget,
+            "images": images,
+            "batch_size": block.batch_size or suite.batch_size,
+            "targets": block.targets,
+            "references": block.references if track in ("visualization", "detection") else 0,
+            "attack": attack_key,
+        }
+        return self.add(
+            Cell(
+                track=track,
+                dataset=suite.dataset,
+                split="test",
+                subject=subject,
+                condition=condition,
+                method=method.name,
+                variant=method.variant,
+                method_version=spec["method_version"],
+                seed=seed,
+                spec=spec,
+                settings=spec["settings"],
+                subject_key=subject_key,
+                judge=judge,
+                judge_key=judge_key,
+                attack_key=attack_key,
+                gate=suite.gates.get(subject),
+                override_gate=suite.override_gates,
+                metrics=self._metrics(track, block.metrics),
+                timeout_s=block.timeout_s or suite.timeout_s,
+                real_images=suite.real_images,
+                folder=suite.folder,
+                is_reference=common["is_reference"],
+                wanted=wanted,
+                skip=skip or self.reason(track, method.model_dump_json(), subject, condition, block.budget),
+            )
+        )
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _network(self, name: str, seed: int) -> tuple[str | None, str]:
+        """(key of the training cell or None, what stands for the subject in a key)."""
+        parsed = SubjectName.parse(name)
+        if parsed.is_trained_here:
+            method = MethodSpec(name=parsed.training, variant=parsed.variant)
+            key = self.training(parsed, method, seed, wanted=False)
+            return key, key
+        return None, f"{name}@{weights.public_card(name).sha256}"
+
+    def _attack(self, block: Block, subject: str, condition: str, seed: int) -> str:
+        """The adversarial cell behind a detection condition: the suite's own where it has one."""
+        attack, bound = split_attack(condition)
+        for other in self.suite.tracks.get("adversarial", ()):
+            for method in other.methods:
+                if method.name == attack and bound in other.conditions and subject in (other.subjects or [subject]):
+                    return self.testing("adversarial", other, subject, bound, method, seed, wanted=False)
+        return self.testing("adversarial", block, subject, bound, MethodSpec(name=attack), seed, wanted=False)
+
+    def _method_part(self, track: str, method: MethodSpec) -> tuple[tuple[str, str] | None, dict[str, Any]]:
+        """What the method adds to the key. (status, reason) first, when its library is missing."""
+        name = f"{track}/{method.name}"
+        skip = None
+        settings: Any = method.settings
+        version, reference = 0, False
+        try:
+            made = registry.make_method(name, method.variant, method.settings)
+            settings = dataclasses.asdict(made)
+            card = registry.method_card(name)
+            version, reference = card.version, card.reference
+        except Unsupported as error:
+            skip = ("unsupported", str(error))
+        return skip, {
+            "protocol": self.suite.protocol,
+            "track": track,
+            "dataset": self.suite.dataset,
+            "data": self.data.digest("test"),
+            "method": method.name,
+            "variant": method.variant,
+            "settings": settings,
+            "method_version": version,
+            "source": registry.source_digest("method", name),
+            "precision": self.suite.precision,
+            "threads": self.suite.threads,
+            "is_reference": reference,
+        }
+
+    def _metrics(self, track: str, asked: list[str] | None) -> tuple[str, ...]:
+        """The metrics of a track, or those asked for."""
+        found = []
+        for name in registry.metric_names() if asked is None else asked:
+            try:
+                belongs = track in registry.metric_card(name).tracks
+            except Unsupported:
+                belongs = asked is not None
+            if belongs:
+                found.append(name)
+            elif asked is not None:
+                raise SetupError(f"metric {name} does not belong to the {track} track", "leave it out")
+        return tuple(found)
+
+    # -- reasons to skip ---------------------------------------------------------------------------------------------
+
+    def _untrained(self, network: str) -> Any:
+        return build_untrained(network, self.data.card, seed=0)
+
+    def _reason(self, track: str, method: str, subject: str, condition: str, budget: int) -> tuple[str, str] | None:
+        """Ask ``why_not`` with a task of two empty images and, for subjects trained here, an untrained network."""
+        spec = MethodSpec.model_validate_json(method)
+        instance = registry.make_method(f"{track}/{spec.name}", spec.variant, spec.settings)
+        ask: Callable[[Any], str | None] = getattr(instance, "why_not", lambda task: None)
+        if track == "training":
+            reason = ask(_training_stub(self.untrained(subject), self.data.card))
+            return ("skipped", reason) if reason else None
+        parsed = SubjectName.parse(subject)
+        try:
+            if parsed.is_trained_here:
+                card = self.data.card
+                model: Classifier = networks.wrap(
+                    self.untrained(parsed.network),
+                    name=subject,
+                    num_classes=card.num_classes,
+                    image_shape=card.image_shape,
+                )
+            else:
+                model = self.public(subject)
+        except Unsupported as error:
+            return "unsupported", str(error)
+        if not model.num_classes and track not in ("reconstruction", "visualization"):
+            return "skipped", f"needs logits, {subject} has none"
+        if not model.num_classes and condition == "class":
+            return "skipped", f"needs class logits, {subject} has none"
+        reason = ask(stub_task(track, model, condition, budget))
+        return ("skipped", reason) if reason else None
+
+
+def build_untrained(network: str, card: DatasetCard, seed: int) -> Any:
+    """An untrained network for a data set, its start fixed by the seed."""
+    return networks.untrained(
+        network, num_classes=card.num_classes, image_shape=card.image_shape, mean=card.mean, std=card.std, seed=seed
+    )
+
+
+def structure_digest(network: Any) -> str:
+    """sha256 of a network's modules and first weights: another architecture or start gives another subject."""
+    digest = hashlib.sha256(repr(network).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_tap(model: Classifier, tap: str) -> str:
+    """The tap's name, when the model has it; otherwise a ``SetupError`` that names those it has."""
+    if tap not in model.taps:
+        raise SetupError(f"{model.name} has no tap {tap!r}", f"it has: {', '.join(model.taps)}")
+    return tap
+
+
+def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Task:
+    """A task of two black images, for ``why_not``; also checks that the condition's tap exists."""
+    images = torch.zeros(2, *model.image_shape)
+    labels = torch.zeros(2, dtype=torch.int64)
+    common: dict[str, Any] = {"model": model, "places": torch.arange(2), "seed": 0, "budget": budget}
+    match track:
+        case "reconstruction":
+            tap = check_tap(model, condition)
+            with torch.no_grad():
+                wanted = model.features(images, tap)
+            return ReconstructionTask(**common, tap=tap, wanted=wanted)
+        case "inversion":
+            return InversionTask(**common, labels=labels, real=images)
+        case "visualization":
+            kind = "class" if condition == "class" else "channel"
+            channel_tap = None if condition == "class" else check_tap(model, condition.removeprefix("channel_"))
+            return VisualizationTask(
+                **common, kind=kind, tap=channel_tap, targets=labels, references=images, reference_labels=labels, real=images
+            )  # fmt: skip
+        case "adversarial":
+            return AdversarialTask(**common, images=images, labels=labels, bound=Bound.parse(condition))
+        case "detection":
+            return DetectionTask(**common, images=images, clean=images, clean_labels=labels)
+        case _:
+            return AttributionTask(**common, images=images, labels=labels)
+
+
+def _training_stub(network: Any, card: DatasetCard) -> TrainingTask:
+    return TrainingTask(
+        network=network,
+        images=torch.zeros(2, *card.image_shape, dtype=torch.uint8),
+        labels=torch.zeros(2, dtype=torch.int64),
+        num_classes=card.num_classes,
+        recipe=Recipe(epochs=1, batch_size=2),
+        seed=0,
+        device=torch.device("cpu"),
+    )

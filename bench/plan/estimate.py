@@ -1,0 +1,68 @@
+"""How long a plan will take: one timed pass of each network on this machine, times the passes planned."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from bench.contract import Unsupported
+from bench.plan.cells import Cell, Plan, build_untrained
+from bench.plan.suite import SubjectName
+from bench.zoo import weights
+from bench.zoo.datasets import dataset_card
+
+SAMPLE_S = 0.3
+
+
+def seconds_of(plan: Plan, root: Path | None, device: torch.device) -> dict[str, float]:
+    """Key → seconds that the cell may take in one worker, from passes alone; cells that are skipped take none.
+
+    Each network is timed untrained (its weights do not change its speed), forward and backward together.
+    """
+    known: dict[str, float] = {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(plan.suite.threads)
+    try:
+        found = {}
+        for cell in plan.cells:
+            network = SubjectName.parse(cell.subject).network if cell.track != "training" else cell.subject
+            name = network or cell.subject
+            if name not in known:
+                known[name] = _seconds_a_pass(cell, network, root, device)
+            found[cell.key] = 0.0 if cell.skip else cell.passes * known[name]
+        return found
+    finally:
+        torch.set_num_threads(before)
+
+
+def bytes_of(cell: Cell, plan: Plan) -> int:
+    """Room on disk that the cell's record and artifacts need, about."""
+    channels, height, width = dataset_card(plan.suite.dataset).image_shape
+    picture = 4 * channels * height * width
+    if cell.track == "training":
+        return 4 * cell.images * dataset_card(plan.suite.dataset).num_classes + 5_000_000
+    return 40_000 + cell.images * ({"detection": 16, "attribution": 4 * height * width}.get(cell.track, picture) + 400)
+
+
+def _seconds_a_pass(cell: Cell, network: str, root: Path | None, device: torch.device) -> float:
+    """Half of one forward and backward pass of one image, measured in a small batch."""
+    card = dataset_card(cell.dataset)
+    try:
+        if network:
+            model = build_untrained(network, card, seed=0).to(device).eval().requires_grad_(False)
+        else:
+            model = weights.load_public(cell.subject, root).to(device)
+    except Unsupported:
+        return 0.0
+    batch = 16 if card.image_shape[1] <= 64 else 2
+    images = torch.rand(batch, *card.image_shape, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    rounds, started = 0, time.perf_counter()
+    while rounds < 2 or time.perf_counter() - started < SAMPLE_S:
+        if rounds == 1:
+            started = time.perf_counter()  # the first round warms up
+        out = model(images) if network or model.num_classes else model.features(images, "penultimate")
+        out.sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        rounds += 1
+    return (time.perf_counter() - started) / (2 * batch * max(1, rounds - 1))

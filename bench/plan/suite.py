@@ -1,0 +1,295 @@
+"""Suite files: what they may say, and that every name in them exists. No torch is loaded for this."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bench import registry
+from bench.contract import TRACKS, Bound, SetupError
+from bench.zoo.datasets import dataset_card, dataset_names
+from bench.zoo.networks import network_card
+from bench.zoo.weights import public_card, public_names
+
+SUITES = Path(__file__).resolve().parent.parent / "suites"
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_mapping(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, Mapping) else value
+
+
+class MethodSpec(_Strict):
+    """A method of the suite: its stem, or ``{name: …, variant: …, settings: {…}}``."""
+
+    name: str
+    variant: str = "default"
+    settings: dict[str, Any] = {}
+
+
+class Block(_Strict):
+    """Cells of one track: subjects × conditions × methods × seeds. A track is one block or a list of them."""
+
+    methods: list[Annotated[MethodSpec, BeforeValidator(_as_mapping)]]
+    subjects: list[str] | None = None  # the suite's subjects; of the training track: networks
+    conditions: list[str] = [""]
+    images: int = Field(default=100, ge=1)  # of one cell
+    budget: int = Field(default=200, ge=1)  # passes an image may cost, forward and backward together
+    targets: list[int] | None = None  # classes or channels asked for, in turn; all classes when left out
+    references: int = Field(default=200, ge=1)  # training images that visualization and detection may look at
+    batch_size: int | None = Field(default=None, ge=1)  # the suite's when left out
+    timeout_s: float | None = Field(default=None, gt=0)
+    metrics: list[str] | None = None  # all of the track when left out
+
+
+class RecipeSpec(_Strict):
+    """How networks are trained, whatever the method; see ``bench.contract.Recipe``."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    augment: str | None = None  # the data set's when left out
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    images: int | None = Field(default=None, ge=1)  # a fixed class-balanced part of the training images; all by default
+
+
+class Suite(_Strict):
+    """A whole suite in one profile. Everything that moves a score stands here."""
+
+    suite: str
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    protocol: int = Field(ge=1)
+    description: str = ""
+    profile: str = "cpu"
+    dataset: str
+    folder: str | None = None  # where the images of an `imagefolder` or `imagenet` data set lie
+    seeds: list[int] = Field(min_length=1)
+    threads: int = Field(default=1, ge=1)  # of each worker; part of every key
+    batch_size: int = Field(default=64, ge=1)
+    precision: Literal["fp32"] = "fp32"
+    timeout_s: float = Field(default=3600, gt=0)
+    subjects: list[str] = []
+    referee: str | dict[str, str] | None = None  # the judge, or subject → judge with "default"
+    referee_seed: int = 1000
+    gates: dict[str, float] = {}  # subject → clean accuracy below which it is refused
+    override_gates: bool = False  # go on below the gate; the boards say so
+    recipes: dict[str, RecipeSpec] = {}  # network → recipe, with "default"
+    real_images: int = Field(default=1000, ge=2)  # reference images of realism and diversity metrics
+    tracks: dict[str, Annotated[list[Block], BeforeValidator(_as_list)]]
+
+    @property
+    def board(self) -> str:
+        """Name of its boards: profiles never share one."""
+        return self.suite if self.profile == "cpu" else f"{self.suite}_{self.profile}"
+
+    def judge_of(self, subject: str) -> str | None:
+        """Name of the referee for a subject."""
+        if isinstance(self.referee, dict):
+            return self.referee.get(subject, self.referee.get("default"))
+        return self.referee
+
+    def recipe_of(self, network: str) -> RecipeSpec:
+        """How the network is trained; a ``SetupError`` when the suite does not say."""
+        recipe = self.recipes.get(network, self.recipes.get("default"))
+        if recipe is None:
+            raise SetupError(f"suite {self.suite} has no recipe for {network}", "add it under recipes, or a default")
+        return recipe
+
+
+class SubjectName(BaseModel):
+    """The parts of ``network.dataset.training[.variant]``, or the name of public weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    full: str
+    network: str = ""
+    dataset: str = ""
+    training: str = ""
+    variant: str = "default"
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether a training cell makes it (otherwise its weights come from a file)."""
+        return bool(self.training)
+
+    @classmethod
+    def parse(cls, text: str) -> "SubjectName":
+        """Check every part's name; a ``SetupError`` with the nearest names otherwise."""
+        parts = text.split(".")
+        if len(parts) in (3, 4) and parts[1] in dataset_names():
+            network_card(parts[0])
+            registry.entry("method", f"training/{parts[2]}")
+            keys = ("network", "dataset", "training", "variant")
+            return cls(full=text, **dict(zip(keys, parts, strict=False)))
+        public_card(text)
+        return cls(full=text)
+
+
+def suite_names() -> list[str]:
+    """The suites that come with the project."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def suite_summary(name: str) -> str:
+    """The description of a built-in suite, and its profiles."""
+    text = yaml.safe_load(suite_path(name).read_text(encoding="utf-8"))
+    return f"{text.get('description', '')} ({', '.join(text.get('profiles', ['cpu']))})"
+
+
+def suite_path(name_or_path: str) -> Path:
+    """The file of a built-in suite, or of one's own (a path that ends in .yaml or .yml)."""
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise SetupError(f"suite file {path} does not exist", f"built-in suites: {', '.join(suite_names())}")
+        return path
+    if name_or_path not in suite_names():
+        raise registry.unknown("suite", name_or_path, suite_names())
+    return SUITES / f"{name_or_path}.yaml"
+
+
+def load_suite(name_or_path: str, profile: str = "cpu", changes: Mapping[str, Any] | None = None) -> Suite:
+    """Read a suite, take the profile's values over the common ones, then ``changes``, and check every name.
+
+    Raises:
+        SetupError: anything that is not as it should be, with its place in the file.
+    """
+    path = suite_path(name_or_path)
+    try:
+        text = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path.name} is not YAML: {error}") from error
+    if not isinstance(text, dict):
+        raise SetupError(f"{path.name} should be a mapping with suite, version, dataset, …", "see bench/suites/smoke.yaml")
+    profiles = text.pop("profiles", {"cpu": {}})
+    if not isinstance(profiles, dict) or profile not in profiles:
+        known = list(profiles) if isinstance(profiles, dict) else []
+        raise registry.unknown("profile", profile, known)
+    merged = _merge(_merge(_merge(text, profiles[profile] or {}), {"profile": profile}), changes or {})
+    try:
+        suite = Suite.model_validate(merged)
+    except ValidationError as error:
+        raise _readable(error, path.name) from error
+    check_names(suite)
+    return suite
+
+
+def check_names(suite: Suite) -> None:
+    """Every track, data set, network, method, variant form, metric and gate names something that exists."""
+    for name in (suite.suite, suite.profile):
+        if not SAFE_NAME.fullmatch(name):
+            raise SetupError(f"{name!r} is not a name", "use letters, digits, '_', '-' and '.', no path separators")
+    card = dataset_card(suite.dataset)
+    for subject in [*suite.subjects, *_judges(suite)]:
+        parsed = SubjectName.parse(subject)
+        if parsed.is_trained_here:
+            suite.recipe_of(parsed.network)
+            if parsed.dataset != suite.dataset:
+                raise SetupError(f"subject {subject} was trained on {parsed.dataset}, the suite is on {suite.dataset}")
+    for gated in suite.gates:
+        if gated not in {*suite.subjects, *_judges(suite)}:
+            raise registry.unknown("subject with a gate", gated, suite.subjects)
+    if len(set(suite.seeds)) != len(suite.seeds):
+        raise SetupError(f"suite {suite.suite} names a seed twice: {suite.seeds}", "name each once")
+    for track, blocks in suite.tracks.items():
+        if track not in TRACKS:
+            raise registry.unknown("track", track, TRACKS)
+        for block in blocks:
+            _check_block(suite, track, block, card.num_classes)
+
+
+def _check_block(suite: Suite, track: str, block: Block, classes: int) -> None:
+    for spec in block.methods:
+        registry.entry("method", f"{track}/{spec.name}")
+        if not SAFE_NAME.fullmatch(spec.variant):
+            raise SetupError(f"variant {spec.variant!r} of {track}/{spec.name} is not a name", "letters, digits, '_'")
+        if spec.settings and spec.variant == "default":
+            raise SetupError(f"{track}/{spec.name} has settings but no variant name", "name it, so that rows can be told")
+    for metric in block.metrics or ():
+        registry.entry("metric", metric)
+    for name in block.subjects or ():
+        if track == "training":
+            network_card(name)
+            suite.recipe_of(name)
+        elif name not in suite.subjects:
+            raise registry.unknown("subject of this suite", name, suite.subjects)
+    for condition in block.conditions:
+        _check_condition(track, condition)
+    if track == "inversion" or (track == "visualization" and "class" in block.conditions):
+        for target in block.targets or ():
+            if not 0 <= target < classes:
+                raise SetupError(f"{track}: class {target} is out of range", f"{suite.dataset} has 0 to {classes - 1}")
+
+
+def _check_condition(track: str, condition: str) -> None:
+    """The condition's form; whether a tap exists is known once the network is built."""
+    match track:
+        case "training" | "inversion" | "attribution":
+            if condition:
+                raise SetupError(f"the {track} track has no conditions, found {condition!r}", "leave conditions out")
+        case "reconstruction":
+            if not condition:
+                raise SetupError("the reconstruction track needs conditions: the taps to invert", "conditions: [penultimate]")
+        case "visualization":
+            if condition != "class" and not condition.startswith("channel_"):
+                raise SetupError(f"visualization condition {condition!r}", "write class, or channel_TAP")
+        case "adversarial":
+            Bound.parse(condition)
+        case "detection":
+            split_attack(condition)
+
+
+def split_attack(condition: str) -> tuple[str, str]:
+    """``pgd_linf_8_255`` → ("pgd", "linf_8_255"): the attack a detector faces, and its bound."""
+    match = re.fullmatch(r"(\w+?)_((?:linf|l2)_\d+_\d+|none)", condition)
+    if not match:
+        raise SetupError(f"detection condition {condition!r} is not an attack with its bound", "for example pgd_linf_8_255")
+    registry.entry("method", f"adversarial/{match[1]}")
+    Bound.parse(match[2])
+    return match[1], match[2]
+
+
+def _judges(suite: Suite) -> Iterable[str]:
+    if isinstance(suite.referee, dict):
+        return set(suite.referee.values())
+    return {suite.referee} if suite.referee else set()
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on top of ``base``: mappings are joined, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _readable(error: ValidationError, file: str) -> SetupError:
+    """The first of pydantic's complaints in one line, with the nearest key for an unknown one."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        fields = {name for model in (Suite, Block, MethodSpec, RecipeSpec) for name in model.model_fields}
+        wrong = registry.unknown("key", key, fields)
+        return SetupError(f"{file}: {place}: {str(wrong).splitlines()[0]}", "keys are explained in bench/plan/suite.py")
+    found = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    return SetupError(f"{file}: {place}: {first['msg']}{found}")
+
+
+def public_subjects() -> list[str]:
+    """Names of all subjects whose weights come from files."""
+    return public_names()

@@ -1,0 +1,332 @@
+"""Which methods and metrics there are. Names and one-line descriptions are read without importing anything.
+
+A file under ``methods/<track>/`` or ``metrics/`` *is* the registration: its stem is the name. Files from elsewhere
+(``--plugin FILE``, or the entry-point groups ``glassbench.methods`` and ``glassbench.metrics``) join under their own
+stem and cannot take a built-in name.
+"""
+
+import ast
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from bench.contract import TRACKS, MethodCard, MetricCard, SetupError, Unsupported
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT_PACKAGES = ("bench", "methods", "metrics")
+Kind = Literal["method", "metric", "network"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered file.
+
+    Args:
+        kind: what it marks.
+        name: "track/stem" of a method, the stem of a metric.
+        path: the file.
+        origin: "built-in", "plugin", or the distribution whose entry point it is.
+    """
+
+    kind: Kind
+    name: str
+    path: Path
+    origin: str
+
+    @property
+    def summary(self) -> str:
+        """First line of the file's docstring."""
+        return (ast.get_docstring(parse(self.path)) or "").split("\n")[0]
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+_plugins: dict[tuple[Kind, str], Entry] = {}
+
+
+def method_names(track: str | None = None) -> list[str]:
+    """All methods as "track/stem", sorted; of one track where it is given."""
+    return [name for name in _entries("method") if track in (None, name.split("/")[0])]
+
+
+def metric_names() -> list[str]:
+    """The stems of all metrics, sorted."""
+    return list(_entries("metric"))
+
+
+def entry(kind: Kind, name: str) -> Entry:
+    """The file behind a name; a ``SetupError`` with the nearest names when there is none."""
+    known = _entries(kind)
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> SetupError:
+    """The error for a name that does not exist, with the nearest ones that do."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if not near and "/" not in name:  # the stem alone may have been meant
+        near = [full for full in names if full.split("/")[-1] == name]
+    guess = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    plural = {"class": "classes"}.get(kind, f"{kind}s")
+    return SetupError(f"no {kind} named {name!r}.{guess}", f"list them with: run_bench.py list {plural}")
+
+
+def add_plugin(path: Path) -> Entry:
+    """Register one file from outside: a method (its verb names the track), a metric, or networks.
+
+    Raises:
+        SetupError: no such file, bad syntax, no mark or several, or a name that is taken.
+    """
+    path = Path(path).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise SetupError(f"plugin {path} is not a Python file", "give the path of one .py file")
+    kind, name = _identify(path)
+    if name in _built_in(kind):
+        raise SetupError(f"plugin {path} cannot take the built-in name {name!r}", "rename the file")
+    found = Entry(kind, name, path, "plugin")
+    if _plugins.get((kind, name), found).path != path:
+        raise SetupError(f"two plugins are called {name!r}: {_plugins[kind, name].path} and {path}", "rename one")
+    _plugins[kind, name] = found
+    if kind == "network":
+        _load(found)  # its decorator tells the zoo
+    return found
+
+
+def plugins() -> list[Entry]:
+    """What ``add_plugin`` registered, for other processes to register too."""
+    return list(_plugins.values())
+
+
+def _entries(kind: Kind) -> dict[str, Entry]:
+    extra = {name: found for (k, name), found in _plugins.items() if k == kind}
+    return dict(sorted({**_from_packages(kind), **extra, **_built_in(kind)}.items()))
+
+
+@cache
+def _built_in(kind: Kind) -> Mapping[str, Entry]:
+    if kind == "network":
+        return {}
+    if kind == "metric":
+        files = {path.stem: path for path in (ROOT / "metrics").glob("*.py")}
+    else:
+        files = {f"{t}/{path.stem}": path for t in TRACKS for path in (ROOT / "methods" / t).glob("*.py")}
+    return {name: Entry(kind, name, path, "built-in") for name, path in files.items() if not path.stem.startswith("_")}
+
+
+@cache
+def _from_packages(kind: Kind) -> Mapping[str, Entry]:
+    """Files that installed packages offer as entry points; the module is found, not imported."""
+    found = {}
+    for point in importlib.metadata.entry_points(group=f"glassbench.{kind}s"):
+        spec = importlib.util.find_spec(point.module)
+        if spec is not None and spec.origin is not None:
+            actual, name = _identify(Path(spec.origin))
+            origin = point.dist.name if point.dist else "entry point"
+            if actual == kind and name not in _built_in(kind):
+                found[name] = Entry(kind, name, Path(spec.origin), origin)
+    return found
+
+
+# ---- reading without importing -------------------------------------------------------------------------------------
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    """The file's syntax tree; a ``SetupError`` with the line when it has none."""
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise SetupError(f"{path}, line {error.lineno}: {error.msg}", "mend the syntax") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path} cannot be read: {error}") from error
+
+
+def _marks(path: Path) -> list[tuple[Kind, ast.ClassDef | ast.FunctionDef]]:
+    found: list[tuple[Kind, ast.ClassDef | ast.FunctionDef]] = []
+    for node in parse(path).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            for decorator in node.decorator_list:
+                called = decorator.func if isinstance(decorator, ast.Call) else decorator
+                name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+                if name in ("method", "metric", "network"):
+                    found.append((name, node))  # type: ignore[arg-type]
+    return found
+
+
+def _identify(path: Path) -> tuple[Kind, str]:
+    """What a file registers, and under which name."""
+    marks = _marks(path)
+    kinds = {kind for kind, _ in marks}
+    if kinds == {"network"}:
+        return "network", path.stem
+    if len(marks) != 1:
+        names = ", ".join(node.name for _, node in marks) or "none"
+        raise SetupError(
+            f"{path} should mark exactly one class with @method or one function with @metric, found {names}",
+            "put each in a file of its own",
+        )
+    kind, node = marks[0]
+    if kind == "metric":
+        return "metric", path.stem
+    verbs = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+    tracks = [track.name for track in TRACKS.values() if track.verb in verbs]
+    if len(tracks) != 1:
+        wanted = ", ".join(f"{track.verb} ({track.name})" for track in TRACKS.values())
+        raise SetupError(f"{path}: {node.name} should define exactly one verb, found {len(tracks)}", f"one of: {wanted}")
+    return "method", f"{tracks[0]}/{path.stem}"
+
+
+# ---- importing -----------------------------------------------------------------------------------------------------
+
+
+def load_method(name: str) -> type:
+    """The class of a method.
+
+    Raises:
+        SetupError: no such method, or the file does not mark exactly one class.
+        Unsupported: a library it needs is not installed.
+    """
+    return _marked_in(entry("method", name), MethodCard)
+
+
+def load_metric(name: str) -> Any:
+    """The function of a metric; errors as ``load_method``."""
+    return _marked_in(entry("metric", name), MetricCard)
+
+
+def method_card(name: str) -> MethodCard:
+    """What the method says of itself."""
+    return load_method(name).__glassbench__  # type: ignore[attr-defined,no-any-return]
+
+
+def metric_card(name: str) -> MetricCard:
+    """What the metric says of itself."""
+    return load_metric(name).__glassbench__  # type: ignore[no-any-return]
+
+
+def make_method(name: str, variant: str = "default", settings: Mapping[str, Any] | None = None) -> Any:
+    """An instance of a method with the variant's settings, then ``settings``, over its defaults.
+
+    Raises:
+        SetupError: unknown variant or setting (nearest name offered), or a value of the wrong type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    cls = load_method(name)
+    variants = method_card(name).variants
+    if variant not in variants and not settings:
+        raise unknown("variant", variant, variants)
+    merged = {**variants.get(variant, {}), **(settings or {})}
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for key in merged:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            raise SetupError(f"{name} has no setting {key!r}.{guess}", f"it has: {', '.join(sorted(fields)) or 'none'}")
+    try:
+        # As JSON, because strict Python input would have to be an instance already; a list then also makes a tuple.
+        return TypeAdapter(cls).validate_json(json.dumps(merged, default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SetupError(f"{name}: setting {place}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _marked_in(found: Entry, card: type) -> Any:
+    module = _load(found)
+    marked = [
+        thing
+        for thing in vars(module).values()
+        if isinstance(getattr(thing, "__glassbench__", None), card) and thing.__module__ == module.__name__
+    ]
+    if len(marked) != 1:
+        _identify(found.path)  # the error that names them
+        raise SetupError(f"{found.path} should mark exactly one {found.kind}, found {len(marked)}")
+    return marked[0]
+
+
+def _load(found: Entry) -> ModuleType:
+    try:
+        if found.origin == "built-in":
+            relative = found.path.relative_to(ROOT).with_suffix("")
+            return importlib.import_module(".".join(relative.parts))
+        return _load_file(found.path)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing in PROJECT_PACKAGES or not missing:
+            raise
+        raise Unsupported(f"needs {missing}") from error
+    except SyntaxError as error:
+        raise SetupError(f"{error.filename}, line {error.lineno}: {error.msg}", "mend the syntax") from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    name = f"glassbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+# ---- digests -------------------------------------------------------------------------------------------------------
+
+
+def source_digest(kind: Kind, name: str) -> str:
+    """sha256 over the file and all project files it imports, directly or not; comments and docstrings do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(_reach(entry(kind, name).path), key=lambda p: (p.name, str(p))):
+        digest.update(path.stem.encode() + _code(path).encode())
+    return digest.hexdigest()
+
+
+def _reach(start: Path) -> set[Path]:
+    seen: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        if path not in seen:
+            seen.add(path)
+            waiting.extend(_project_imports(path))
+    return seen
+
+
+@cache
+def _project_imports(path: Path) -> tuple[Path, ...]:
+    modules: list[str] = []
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    files = [ROOT.joinpath(*m.split(".")).with_suffix(".py") for m in modules if m.split(".")[0] in PROJECT_PACKAGES]
+    return tuple(file for file in files if file.is_file())
+
+
+@cache
+def _code(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

@@ -1,0 +1,563 @@
+#!/usr/bin/env python3
+"""glassbench on the command line: plan, run, rank, compare. `run_bench.py --help` is the place to start."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from bench.leaderboard import Boards
+    from bench.plan.cells import Cell, Plan
+    from bench.plan.suite import Suite
+    from bench.record import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""How well can one look inside this network, and with which method?
+
+Start with [bold]run_bench.py run smoke[/]: real handwritten digits, all seven tracks, a few minutes on two CPU cores.
+Then [bold]run_bench.py plan mnist[/] shows what a bigger suite would do, and [bold]run_bench.py list methods[/] what there is.
+
+Exit status: 0 all cells ok or skipped; 1 some cell failed, or the disk is full; 2 the request was wrong and nothing was
+written; 3 compare found something worse; 130 Ctrl-C (the same command goes on where it stopped).""",
+)
+store_app = typer.Typer(no_args_is_help=True, help="Look after the folder where records lie.")
+app.add_typer(store_app, name="store")
+
+out = Console()
+err = Console(stderr=True)
+
+SuiteArg = Annotated[str, typer.Argument(help="A built-in suite (list suites), or the path of a YAML file.")]
+Profile = Annotated[str, typer.Option(help="cpu: sized for two cores; full: for a GPU. They never share a board.")]
+StoreOption = Annotated[Path, typer.Option("--store", envvar="GLASSBENCH_STORE", help="Where records and weights lie.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="GLASSBENCH_DATA", help="Folder of the data sets and public weights."),
+]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A .py file with a method, metric or network of yours; repeatable.")
+]
+Images = Annotated[
+    Path | None, typer.Option("--images", help="Folder (or zip) of pictures, for data sets that take one.")
+]
+Boards_ = Annotated[Path, typer.Option("--leaderboards", help="Where the CSV boards are written, one folder a suite.")]
+
+
+# ---- plan and run --------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    suite: SuiteArg,
+    profile: Profile = "cpu",
+    store: StoreOption = Path("store"),
+    data: Data = None,
+    images: Images = None,
+    leaderboards: Boards_ = Path("leaderboards"),
+    plugin: Plugins = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores, or one a GPU.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only cells whose key or name matches, e.g. 'inversion/*' or '*/pgd/*'.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cells.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run everything again, records or not.")] = False,
+) -> None:
+    """Run a suite to its leaderboards; the same command again goes on where it stopped."""
+    plan, chosen, place, root = _prepare(suite, profile, store, data, images, plugin, only, limit)
+    _execute(plan, chosen, place, root, workers, retry_failed=retry_failed, force=force)
+    _publish(place, plan.suite.board, leaderboards, plan)
+
+
+@app.command()
+def plan(
+    suite: SuiteArg,
+    profile: Profile = "cpu",
+    data: Data = None,
+    images: Images = None,
+    plugin: Plugins = None,
+    only: Annotated[list[str] | None, typer.Option(help="As for run.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="As for run.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="As for run; for the estimate.")] = None,
+) -> None:
+    """Show the cells of a suite: what would run, what would be skipped and why, passes and time."""
+    loaded, root = _load(suite, profile, data, images, plugin)
+    from bench.execute.environment import best_device
+    from bench.plan.cells import make_plan
+    from bench.plan.estimate import bytes_of, seconds_of
+
+    made = make_plan(loaded, root)
+    chosen = _choose(made, only, limit)
+    seconds = seconds_of(made, root, best_device())
+    table = _table("cell", "passes", "at most", "")
+    for cell in chosen:
+        note = f"{cell.skip[0]}: {cell.skip[1]}" if cell.skip else "" if cell.wanted else "needed by others"
+        table.add_row(f"{cell}", f"{cell.passes:,}", _span(seconds[cell.key]), note)
+    out.print(table)
+    total = sum(seconds[cell.key] for cell in chosen) / _workers(workers, loaded.threads)
+    room = sum(bytes_of(cell, made) for cell in chosen) / 2**20
+    skipped = sum(cell.skip is not None for cell in chosen)
+    out.print(
+        f"{len(chosen)} cells, {skipped} to be skipped; about {_span(total)} with {_workers(workers, loaded.threads)}"
+        f" workers, {room:.0f} MiB on disk. Methods may spend less than their budget."
+    )
+
+
+@app.command()
+def score(
+    suite: SuiteArg,
+    profile: Profile = "cpu",
+    store: StoreOption = Path("store"),
+    data: Data = None,
+    images: Images = None,
+    leaderboards: Boards_ = Path("leaderboards"),
+    plugin: Plugins = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="As for run.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="As for run.")] = None,
+) -> None:
+    """Take new or changed metrics over stored artifacts; no method is run."""
+    plan, chosen, place, root = _prepare(suite, profile, store, data, images, plugin, only, None)
+    _execute(plan, [cell for cell in chosen if place.has(cell.key)], place, root, workers, score_only=True)
+    _publish(place, plan.suite.board, leaderboards, plan)
+
+
+@app.command()
+def rank(
+    boards: Annotated[list[str] | None, typer.Argument(help="Boards in the store; all of them when left out.")] = None,
+    store: StoreOption = Path("store"),
+    leaderboards: Boards_ = Path("leaderboards"),
+    intervals: Annotated[bool, typer.Option(help="--no-intervals leaves out the bootstrap.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print the tables.")] = False,
+) -> None:
+    """Make the CSV boards anew from records; needs neither torch nor a GPU."""
+    from bench.record import Store
+
+    place = Store.open(store)
+    names = boards or place.boards()
+    if not names:
+        raise _setup(f"no boards in {store}", "run a suite first")
+    for name in names:
+        if name not in place.boards():
+            raise _setup(f"no board named {name!r} in {store}", f"there are: {', '.join(place.boards()) or 'none'}")
+    for name in names:
+        _publish(place, name, leaderboards, None, intervals=intervals, quiet=quiet)
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="A folder of boards (results.csv), or a release.")],
+    new: Annotated[Path, typer.Argument(help="Another one, of the same suite.")],
+) -> None:
+    """Show what changed between two boards beyond tolerance and chance; exit 3 when something got worse."""
+    from bench.leaderboard import compare as difference
+    from bench.report import print_changes
+
+    changes = difference(old, new)
+    print_changes(changes, out)
+    if any(change.worse for change in changes):
+        raise typer.Exit(3)
+
+
+# ---- looking -------------------------------------------------------------------------------------------------------
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="methods, metrics, subjects, datasets or suites")],
+    plugin: Plugins = None,
+    long: Annotated[bool, typer.Option("--long", help="Everything that is known, for metrics and methods.")] = False,
+) -> None:
+    """Name what there is, one line each."""
+    from bench import registry
+
+    kinds = ("methods", "metrics", "subjects", "datasets", "suites")
+    if kind not in kinds:
+        raise registry.unknown("kind of list", kind, kinds)
+    for path in plugin or ():
+        registry.add_plugin(path)
+    rows = list(_rows(kind))
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, summary in rows:
+        out.print(f"[bold]{name:<{width}}[/]  {_escape(summary)}", soft_wrap=True, highlight=False)
+        if long and kind in ("methods", "metrics"):
+            out.print(_escape(_long(kind, name)), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="The key of a cell, or its first digits.")],
+    store: StoreOption = Path("store"),
+) -> None:
+    """Show one record: what was run, what came out, what it took."""
+    from bench.record import DamagedRecord, Store
+    from bench.report import print_record
+
+    place = Store.open(store)
+    found = [known for known in place.keys() if known.startswith(key)]
+    if len(found) != 1:
+        raise _setup(f"{len(found)} cells have a key that begins with {key!r}", "give more of its digits")
+    try:
+        print_record(place.read(found[0]), out)
+    except DamagedRecord as problem:
+        raise _setup(f"{found[0]}: {problem}", "run its suite again: the record is then set aside") from problem
+
+
+@app.command()
+def fetch(name: Annotated[str, typer.Argument(help="A data set (list datasets).")], data: Data = None) -> None:
+    """Download a data set, with checksums; where that cannot work, say which files are expected where."""
+    from bench.zoo.datasets import fetch as download
+
+    for path in download(name, data):
+        out.print(f"{path}")
+
+
+@app.command()
+def doctor(data: Data = None, store: StoreOption = Path("store")) -> None:
+    """Say what this machine has: versions, device, data sets and weights found."""
+    from bench.execute import environment
+    from bench.zoo.datasets import dataset_names
+    from bench.zoo.weights import public_names
+
+    table = _table("what", "found")
+    device = environment.best_device()
+    facts = environment.conditions(device) | environment.code_state() | environment.host()
+    table.add_row("device", f"{device} {facts['gpu_name']}".strip())
+    for name, value in facts.items():
+        if value not in ("", None):
+            table.add_row(name, str(value))
+    table.add_row("data", str(data) if data else "GLASSBENCH_DATA is not set: only embedded data")
+    table.add_row("store", f"{store.resolve()}{'' if store.exists() else ' (not there yet)'}")
+    for name in dataset_names():
+        table.add_row(f"data set {name}", _escape(_data_found(name, data)))
+    for name in public_names():
+        table.add_row(f"weights {name}", _escape(_weights_found(name, data)))
+    out.print(table)
+
+
+@store_app.command("size")
+def store_size(store: StoreOption = Path("store")) -> None:
+    """Say what takes how much room."""
+    from bench.record import Store
+
+    sizes = Store.open(store).size()
+    for kind, size in sizes.items():
+        out.print(f"{kind:<10} {size / 2**20:10.1f} MiB", highlight=False)
+    out.print(f"{'all':<10} {sum(sizes.values()) / 2**20:10.1f} MiB", highlight=False)
+
+
+@store_app.command("gc")
+def store_gc(
+    store: StoreOption = Path("store"),
+    unlisted: Annotated[bool, typer.Option("--unlisted", help="Also cells that no board lists.")] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Also what was set aside as damaged.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove what killed runs left behind, and more when asked."""
+    from bench.record import Store
+
+    gone = Store.open(store).gc(unlisted=unlisted, damaged=damaged, dry_run=dry_run)
+    for item in gone:
+        out.print(f"{item.size_bytes / 2**20:8.1f} MiB  {item.path}  {item.reason}", highlight=False, soft_wrap=True)
+    verb = "would be freed" if dry_run else "freed"
+    out.print(f"{sum(item.size_bytes for item in gone) / 2**20:.1f} MiB {verb}", highlight=False)
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _load(
+    suite: str, profile: str, data: Path | None, images: Path | None, plugin: list[Path] | None
+) -> tuple[Suite, Path | None]:
+    """The suite with all names checked, before anything heavy is loaded."""
+    from bench import registry
+    from bench.plan.suite import load_suite
+
+    for path in plugin or ():
+        registry.add_plugin(path)
+    if data is not None and not data.is_dir():
+        raise _setup(f"data folder {data} does not exist", "give --data DIR, or set GLASSBENCH_DATA")
+    return load_suite(suite, profile, {"folder": str(images.resolve())} if images else None), data
+
+
+def _prepare(
+    suite: str,
+    profile: str,
+    store: Path,
+    data: Path | None,
+    images: Path | None,
+    plugin: list[Path] | None,
+    only: list[str] | None,
+    limit: int | None,
+) -> tuple[Plan, list[Cell], Store, Path | None]:
+    """Plan first and touch the store last, so that a wrong request leaves nothing behind."""
+    loaded, root = _load(suite, profile, data, images, plugin)
+    from bench.execute.runner import index_of
+    from bench.plan.cells import make_plan
+    from bench.record import Store
+
+    made = make_plan(loaded, root)
+    chosen = _choose(made, only, limit)
+    place = Store.create(store)
+    place.write_index(index_of(made))
+    return made, chosen, place, root
+
+
+def _choose(made: Plan, only: list[str] | None, limit: int | None) -> list[Cell]:
+    """The wanted cells that match, and all that they need."""
+    wanted = [cell for cell in made.wanted if not only or any(_matches(cell, pattern) for pattern in only)]
+    if not wanted:
+        raise _setup(f"no cell matches {', '.join(only or ())}", "names look like inversion/cnn.digits.sgd//pixel_ascent/0")
+    keep = {cell.key for cell in wanted[:limit]}
+    for cell in reversed(made.cells):  # needs stand before what needs them
+        if cell.key in keep:
+            keep.update(cell.needs)
+    return [cell for cell in made.cells if cell.key in keep]
+
+
+def _matches(cell: Cell, pattern: str) -> bool:
+    name = "/".join((cell.track, cell.subject, cell.condition, cell.method, cell.variant, str(cell.seed)))
+    return cell.key.startswith(pattern) or fnmatch.fnmatch(name, pattern)
+
+
+def _execute(
+    plan: Plan, cells: list[Cell], place: Store, root: Path | None, workers: int | None, **flags: bool
+) -> None:
+    """Run the cells; a failure ends the command with status 1 after the boards of what there is were made."""
+    from bench.execute.environment import best_device
+    from bench.execute.progress import Progress
+    from bench.execute.runner import Runner
+    from bench.plan.estimate import bytes_of, seconds_of
+
+    count = _workers(workers, plan.suite.threads)
+    seconds = seconds_of(plan, root, best_device())
+    room = sum(bytes_of(cell, plan) for cell in cells if not place.has(cell.key))
+    free = shutil.disk_usage(place.root).free
+    out.print(
+        f"{plan.suite.board}: {len(cells)} cells, {count} workers with {plan.suite.threads} threads each; at most "
+        f"{_span(sum(seconds[cell.key] for cell in cells if not place.has(cell.key)) / count)};"
+        f" {room / 2**20:.0f} MiB on disk needed, {free / 2**20:,.0f} free",
+        highlight=False,
+    )
+    if room > free:
+        raise _setup(f"{place.root} has {free / 2**20:.0f} MiB free, {room / 2**20:.0f} are needed", "make room")
+    with Progress(out, cells, seconds, count) as progress:
+        outcome = Runner(plan, cells, place, root, progress, workers=count, **flags).go()
+    progress.summary(outcome)
+    global _status
+    _status = outcome.exit_status
+
+
+def _publish(
+    place: Store, board: str, leaderboards: Path, plan: Plan | None, *, intervals: bool = True, quiet: bool = False
+) -> None:
+    """Boards as CSV and in the terminal, and a page; after a run a contact sheet beside it."""
+    from bench.leaderboard import build, write
+    from bench.report import print_boards, write_page
+
+    boards: Boards = build(place, board, intervals=intervals)
+    write(boards, leaderboards / board)
+    pictures = []
+    if plan is not None:
+        from bench.execute.pictures import suite_sheets
+
+        pictures = suite_sheets(plan, place)
+    elif (place.board(board) / "pictures").is_dir():
+        pictures = sorted((place.board(board) / "pictures").glob("*.png"))
+    page = write_page(boards, place.board(board), pictures)
+    if not quiet:
+        print_boards(boards, out)
+    out.print(f"boards: {leaderboards / board}", highlight=False, soft_wrap=True)
+    out.print(f"page:   {page}", highlight=False, soft_wrap=True)
+    for picture in pictures:
+        out.print(f"sheet:  {picture}", highlight=False, soft_wrap=True)
+
+
+def _rows(kind: str) -> Iterator[tuple[str, str]]:
+    from bench import registry
+    from bench.contract import Unsupported
+
+    match kind:
+        case "methods" | "metrics":
+            names = registry.method_names() if kind == "methods" else registry.metric_names()
+            for name in names:
+                found = registry.entry("method" if kind == "methods" else "metric", name)
+                missing = _missing_library(found.path)
+                note = f" [unsupported: needs {missing}]" if missing else ""
+                yield name, f"{found.summary}{'' if found.origin == 'built-in' else f' ({found.origin})'}{note}"
+        case "datasets":
+            from bench.zoo.datasets import dataset_card, dataset_names
+
+            yield from ((name, dataset_card(name).description) for name in dataset_names())
+        case "suites":
+            from bench.plan.suite import suite_names, suite_summary
+
+            yield from ((name, suite_summary(name)) for name in suite_names())
+        case _:
+            from bench.zoo.networks import network_card, network_names
+            from bench.zoo.weights import public_card, public_names
+
+            for name in network_names():
+                yield f"{name}.DATASET.TRAINING", network_card(name).description
+            for name in public_names():
+                yield name, f"public weights for {public_card(name).dataset}: {public_card(name).source}"
+            yield "MODEL.TAG", "any classifier of timm (resnet50.a1_in1k) or torchvision (resnet50.IMAGENET1K_V2)"
+
+
+def _long(kind: str, name: str) -> str:
+    import inspect
+    import textwrap
+
+    from bench import registry
+    from bench.contract import Unsupported
+
+    try:
+        if kind == "metrics":
+            card: Any = registry.metric_card(name)
+            head = (
+                f"unit {card.unit}; better {card.better}; per {card.per}; bounds {card.bounds};"
+                f" tracks {', '.join(card.tracks)}; version {card.version}"
+            )
+            text = inspect.getdoc(registry.load_metric(name)) or ""
+        else:
+            card = registry.method_card(name)
+            head = f"source: {card.source}\ndiffers: {card.differs or 'no'}\nvariants: {', '.join(card.variants)}"
+            text = inspect.getdoc(registry.load_method(name)) or ""
+    except Unsupported as error:
+        head, text = f"unsupported: {error}", ""
+    return textwrap.indent(f"{head}\n{text}\n", "    ")
+
+
+def _missing_library(path: Path) -> str:
+    """First module that the file imports at its top and that is not installed; nothing is imported to find out."""
+    import ast
+    import importlib.util
+
+    from bench import registry
+
+    for node in registry.parse(path).body:
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules = [node.module]
+        for module in modules:
+            top = module.split(".")[0]
+            if top not in registry.PROJECT_PACKAGES and importlib.util.find_spec(top) is None:
+                return top
+    return ""
+
+
+def _data_found(name: str, data: Path | None) -> str:
+    from bench.contract import SetupError
+    from bench.zoo.datasets import dataset_card, open_dataset
+
+    try:
+        opened = open_dataset(name, data)
+    except SetupError as error:
+        return str(error).split("\n")[0]
+    exact = "" if dataset_card(name).exact else " (not the exact pixels)"
+    return f"found, splits {', '.join(opened.splits)}{exact}"
+
+
+def _weights_found(name: str, data: Path | None) -> str:
+    from bench.zoo.weights import public_card
+
+    path = public_card(name).path
+    return "found" if data is not None and (data / path).is_file() else f"{path} is not there"
+
+
+def _workers(asked: int | None, threads: int) -> int:
+    from bench.execute import environment
+
+    if asked is not None:
+        return asked
+    if environment.best_device().type == "cuda":
+        import torch
+
+        return torch.cuda.device_count()
+    return max(1, environment.cpus() // threads)
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _table(*heads: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        table.add_column(head, justify="right" if head in ("passes", "at most") else "left", overflow="fold")
+    return table
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _setup(message: str, hint: str = "") -> Exception:
+    from bench.contract import SetupError
+
+    return SetupError(message, hint)
+
+
+# ---- the end -------------------------------------------------------------------------------------------------------
+
+_status = 0
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    """Errors that are the user's to mend are shown without a traceback, with their exit status."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("\nstopped; the same command goes on from here", highlight=False)
+        sys.exit(130)
+    except Exception as problem:
+        status = _status_of(problem)
+        if status is None:
+            raise
+        err.print(f"{type(problem).__name__}: {problem}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(status)
+
+
+def _status_of(problem: Exception) -> int | None:
+    """Exit status of an error that the user can mend; None for one that is ours. Loads nothing unless one happened."""
+    from bench.contract import SetupError
+    from bench.leaderboard import BoardError
+    from bench.record import StoreError, StoreFull
+
+    if isinstance(problem, StoreFull):
+        return 1
+    return 2 if isinstance(problem, SetupError | StoreError | BoardError) else None
+
+
+def main() -> None:
+    """The console script."""
+    with _readable_errors():
+        try:
+            app(standalone_mode=True)
+        except SystemExit as end:
+            sys.exit(end.code or _status)
+
+
+if __name__ == "__main__":
+    main()
