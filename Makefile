@@ -1,0 +1,37 @@
+# make bench    the smoke suite, from nothing to leaderboards
+# make test     every check: ruff, mypy, pytest
+# make perf     time and memory; make torture: runs killed at random moments, for minutes
+# All of them make .venv first when it is missing or older than the pins; PYTHON=… chooses its interpreter.
+
+.DEFAULT_GOAL := help
+.PHONY: help bench test lint perf torture clean
+export PYTHON
+
+BIN := .venv/bin
+
+help:
+	@sed -n '/^$$/q; s/^# //p' $(firstword $(MAKEFILE_LIST))
+
+bench: .venv/.ready
+	$(BIN)/python run_bench.py run smoke
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+perf: .venv/.ready
+	@set -e; for script in tests/perf/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+torture: .venv/.ready
+	$(BIN)/python -m pytest -m torture -s
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find bench methods metrics tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.ready: pyproject.toml constraints.txt .ci/environment
+	@.ci/environment

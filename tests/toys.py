@@ -1,0 +1,191 @@
+"""A small world for the laws: one classifier, one task a track, one set of roles for metrics. All from fixed seeds."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract import TRACKS, Bound, PassCounter, Recipe, Task, TrainingTask
+from bench.zoo.classifier import Classifier
+
+CLASSES, SHAPE = 10, (3, 32, 32)
+CONDITIONS = {
+    "reconstruction": ("block1", "penultimate"),
+    "visualization": ("class", "channel"),
+    "adversarial": ("linf_8_255", "l2_1_2", "none"),
+}
+PER_IMAGE = ("places", "wanted", "labels", "real", "targets", "images")  # fields of a task with one row an image
+
+
+class ToyNetwork(nn.Module):
+    """Two convolutions with BatchNorm, a hidden layer, ten logits."""
+
+    def __init__(self, channels: int = SHAPE[0]) -> None:
+        super().__init__()
+        self.block1 = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.block2 = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.AdaptiveAvgPool2d(4))
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(12 * 16, 24), nn.ReLU())
+        self.head = nn.Linear(24, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.hidden(self.block2(self.block1(images))))
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth_images(count: int, seed: int) -> Tensor:
+    """(count, C, H, W) float32 in [0, 1], each a soft random picture."""
+    coarse = torch.rand(count, SHAPE[0], 5, 5, generator=generator(seed))
+    return nn.functional.interpolate(coarse, SHAPE[1:], mode="bilinear", align_corners=True)
+
+
+def toy_network(seed: int = 0) -> ToyNetwork:
+    """Random weights, running statistics from real activations, logits spread far enough to have a favourite."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = ToyNetwork()
+    for norm in (network.block1[1], network.block2[1]):
+        norm.momentum = None  # a plain mean over what it sees
+    with torch.no_grad():
+        network.train()(smooth_images(64, seed) * 2 - 1)
+        network.head.weight *= 8
+    return network
+
+
+def toy_classifier(seed: int = 0) -> Classifier:
+    return Classifier(
+        toy_network(seed),
+        name="toy",
+        image_shape=SHAPE,
+        num_classes=CLASSES,
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+        taps={"block1": "block1", "block2": "block2"},
+    )
+
+
+# ---- tasks ---------------------------------------------------------------------------------------------------------
+
+
+def toy_task(
+    track: str, condition: str = "", *, count: int = 4, seed: int = 0, budget: int = 60, reference: bool = False
+) -> Task:
+    """One cell of ``track`` with ``count`` images; the counter starts at nothing and stops at the cell's budget."""
+    model, images = toy_classifier(), smooth_images(count, 1)
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+        own = _own_fields(track, condition, model, images, labels, images if reference else None)
+    model.passes = PassCounter(limit=budget * count)
+    return TRACKS[track].task(model=model, places=torch.arange(count), seed=seed, budget=budget, **own)
+
+
+def _own_fields(
+    track: str, condition: str, model: Classifier, images: Tensor, labels: Tensor, real: Tensor | None
+) -> dict[str, Any]:
+    if track == "reconstruction":
+        return {"tap": condition, "wanted": model.features(images, condition)}
+    if track == "inversion":
+        return {"labels": torch.arange(len(images)) % CLASSES, "real": real}
+    if track == "visualization":
+        references = smooth_images(12, 2)
+        return {
+            "kind": condition,
+            "tap": "block2" if condition == "channel" else None,
+            "targets": torch.arange(len(images)),
+            "references": references,
+            "reference_labels": model(references).argmax(1),
+            "real": real,
+        }
+    if track == "adversarial":
+        return {"images": images, "labels": labels, "bound": Bound.parse(condition)}
+    if track == "detection":
+        clean = smooth_images(24, 3)
+        return {"images": images, "clean": clean, "clean_labels": model(clean).argmax(1)}
+    return {"images": images, "labels": labels}
+
+
+def only(task: Task, image: int) -> Task:
+    """The same cell's task with one of its images."""
+    rows = {name: getattr(task, name) for name in PER_IMAGE if hasattr(task, name)}
+    return task.replace(**{name: rows[name][image : image + 1] for name in rows if rows[name] is not None})
+
+
+def tensors_of(task: Any) -> dict[str, Tensor]:
+    values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def toy_training_task(seed: int = 0, epochs: int = 4) -> TrainingTask:
+    """Tell dark from bright: 96 pictures, two of the ten classes in use."""
+    labels = torch.arange(96) % 2
+    pictures = smooth_images(96, 4) * 0.5 + 0.5 * labels[:, None, None, None]
+    return TrainingTask(
+        network=toy_network(seed),
+        images=(pictures * 255).to(torch.uint8),
+        labels=labels,
+        num_classes=CLASSES,
+        recipe=Recipe(epochs=epochs, batch_size=16),
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+
+
+# ---- roles of metrics ----------------------------------------------------------------------------------------------
+
+PAIRED = ("training", "reconstruction", "adversarial", "attribution", "detection")  # image n has an original, real[n]
+WHOLE = ("target", "bound")  # roles without an axis of images
+
+
+def toy_roles(track: str, *, count: int = 48, references: int = 30, one_class: bool = False) -> dict[str, Any]:
+    """Everything a metric may ask for, as an ordinary cell of ``track`` would have it."""
+    draw = generator(5)
+    labels = torch.arange(count) % (1 if one_class else 4)
+    real_labels = torch.arange(references) % (1 if one_class else 4)
+    real = smooth_images(count if track in PAIRED else references, 6)
+    bound = Bound.parse("linf_8_255")
+    shift = bound.size * (2 * torch.rand(count, *SHAPE, generator=draw) - 1)
+    generated = (real + shift).clamp(0, 1) if track in PAIRED else smooth_images(count, 7)
+    attacked = torch.arange(count) % 2 == 1
+    wanted = torch.randn(count, 12, 4, 4, generator=draw).relu()
+    return {
+        "generated": generated,
+        "real": real,
+        "labels": labels,
+        "real_labels": real_labels,
+        "target_logits": _logits(labels, draw),
+        "referee_logits": _logits(labels, draw),
+        "clean_logits": _logits(labels, draw, favour=6.0),
+        "clean_referee_logits": _logits(labels, draw, favour=6.0),
+        "wanted_features": wanted,
+        "generated_features": wanted + 0.1 * torch.randn(wanted.shape, generator=draw),
+        "referee_features": torch.randn(count, 12, generator=draw) + labels[:, None],
+        "real_referee_features": torch.randn(references, 12, generator=draw) + real_labels[:, None],
+        "activation": torch.randn(count, generator=draw),
+        "scores": torch.randn(count, generator=draw) + attacked,
+        "attacked": attacked,
+        "maps": torch.rand(count, *SHAPE[1:], generator=draw),
+        "target": toy_classifier(),
+        "bound": bound,
+    }
+
+
+def _logits(labels: Tensor, draw: torch.Generator, favour: float = 2.0) -> Tensor:
+    """(N, K): right for most images, wrong for some."""
+    return 2 * torch.randn(len(labels), CLASSES, generator=draw) + favour * nn.functional.one_hot(labels, CLASSES)
+
+
+def of_references(role: str, track: str) -> bool:
+    """Whether the role's first axis counts reference images."""
+    return role in ("real_labels", "real_referee_features") or (role == "real" and track not in PAIRED)
+
+
+def rows(roles: dict[str, Any], track: str, chosen: Tensor, *, references: bool = False) -> dict[str, Any]:
+    """The roles with only the ``chosen`` images, in that order; or the chosen reference images."""
+    picked = {}
+    for role, value in roles.items():
+        moved = role not in WHOLE and of_references(role, track) == references
+        picked[role] = value[chosen] if moved else value
+    return picked
