@@ -1,0 +1,32 @@
+"""Share of the images that were right before the attack and are wrong after it."""
+
+from torch import Tensor
+
+from bench.contract import Undefined, metric
+from bench.ops import check_logits, label_place
+
+
+@metric(unit="fraction", better="higher", per="image", bounds=(0.0, 1.0), tracks=("adversarial",), partial=True)
+def success_rate(target_logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
+    """1 where the attack made a right answer wrong, 0 where the answer stayed right.
+
+    Images that were wrong before do not count. Whether the bound was kept is the harness's to check.
+    Source: the usual untargeted success rate; no paper to match.
+
+    Args:
+        target_logits: (N, K) of the subject on the perturbed images.
+        clean_logits: (N, K) of the subject on the originals, in the same order.
+        labels: (N,) int64 true labels.
+
+    Returns:
+        (N,) float64 of 0 and 1, NaN where the original was wrong; ``Undefined`` when all were.
+
+    Raises:
+        ShapeError: other axes, logits that are not finite, labels outside [0, K).
+    """
+    check_logits(labels, target_logits=target_logits, clean_logits=clean_logits)
+    right_before = label_place(clean_logits, labels) < 1
+    if len(labels) and not right_before.any():
+        return Undefined("no image was right before the attack")
+    wrong_after = label_place(target_logits, labels) > 0
+    return wrong_after.double().masked_fill(~right_before, float("nan"))

@@ -1,0 +1,54 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bench.contract import Undefined
+from metrics.recall import recall
+
+
+def gap(x, y):
+    return math.dist(x, y)
+
+
+def radii_of(rows, k):
+    """Distance from each row to its k-th nearest other row."""
+    return [sorted(gap(x, y) for j, y in enumerate(rows) if j != i)[k - 1] for i, x in enumerate(rows)]
+
+
+def by_definition(ours, real, k):
+    radii = radii_of(ours, k)
+    return sum(any(gap(x, y) < r for y, r in zip(ours, radii, strict=True)) for x in real) / len(real)
+
+
+def test_normal_sets_have_the_known_value():
+    random = np.random.RandomState(0)
+    real, ours = (torch.from_numpy(random.randn(500, 64)) for _ in range(2))
+    answer = recall(referee_features=ours, real_referee_features=real, k=5)
+    assert answer.mean().item() == pytest.approx(0.740, abs=1e-9)
+
+
+def test_four_points_on_a_line_have_the_known_value():
+    real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    ours = torch.tensor([[0.1], [1.1], [2.1], [10.0]])
+    answer = recall(referee_features=ours, real_referee_features=real, k=1)
+    assert answer.mean().item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_agrees_with_its_definition_for_unequal_sets(k):
+    generator = torch.Generator().manual_seed(k)
+    ours, real = torch.randn(30, 3, generator=generator), torch.randn(25, 3, generator=generator) + 0.5
+    answer = recall(referee_features=ours, real_referee_features=real, k=k)
+    assert answer.mean().item() == pytest.approx(by_definition(ours.tolist(), real.tolist(), k))
+
+
+def test_one_image_repeated_recalls_nothing():
+    real = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    assert recall(referee_features=real[:1].expand(20, 3), real_referee_features=real).item() == 0
+
+
+def test_as_many_generated_images_as_neighbours_are_undefined():
+    answer = recall(referee_features=torch.zeros(5, 2), real_referee_features=torch.zeros(9, 2))
+    assert answer == Undefined("needs 6 generated images and a real one, got 5 and 9")
