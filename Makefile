@@ -1,10 +1,11 @@
 # make bench    the smoke suite, from nothing to leaderboards
 # make test     every check: ruff, mypy, pytest
 # make perf     time and memory; make torture: runs killed at random moments, for minutes
+# make gates    clean accuracy of the public ImageNet weights on all images, for minutes
 # All of them make .venv first when it is missing or older than the pins; PYTHON=… chooses its interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test lint perf torture clean
+.PHONY: help bench test lint perf torture gates clean
 export PYTHON
 
 BIN := .venv/bin
@@ -28,6 +29,9 @@ perf: .venv/.ready
 
 torture: .venv/.ready
 	$(BIN)/python -m pytest -m torture -s
+
+gates: .venv/.ready
+	$(BIN)/python -m pytest -m gates --durations=0
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

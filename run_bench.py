@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +29,8 @@ app = typer.Typer(
     help="""How well can one look inside this network, and with which method?
 
 Start with [bold]run_bench.py run smoke[/]: real handwritten digits, all seven tracks, a few minutes on two CPU cores.
-Then [bold]run_bench.py plan mnist[/] shows what a bigger suite would do, and [bold]run_bench.py list methods[/] what there is.
+Then [bold]run_bench.py plan mnist[/] shows what a bigger suite would do, and [bold]run_bench.py list methods[/] what
+there is.
 
 Exit status: 0 all cells ok or skipped; 1 some cell failed, or the disk is full; 2 the request was wrong and nothing was
 written; 3 compare found something worse; 130 Ctrl-C (the same command goes on where it stopped).""",
@@ -50,7 +49,8 @@ Data = Annotated[
     typer.Option("--data", envvar="GLASSBENCH_DATA", help="Folder of the data sets and public weights."),
 ]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="A .py file with a method, metric or network of yours; repeatable.")
+    list[Path] | None,
+    typer.Option("--plugin", help="A .py file with a method, metric or network of yours; repeatable."),
 ]
 Images = Annotated[
     Path | None, typer.Option("--images", help="Folder (or zip) of pictures, for data sets that take one.")
@@ -164,12 +164,13 @@ def compare(
     new: Annotated[Path, typer.Argument(help="Another one, of the same suite.")],
 ) -> None:
     """Show what changed between two boards beyond tolerance and chance; exit 3 when something got worse."""
-    from bench.leaderboard import compare as difference
-    from bench.report import print_changes
+    from bench.leaderboard import compare as differences_between
+    from bench.leaderboard import load_boards, worse
+    from bench.report import print_differences
 
-    changes = difference(old, new)
-    print_changes(changes, out)
-    if any(change.worse for change in changes):
+    found = differences_between(load_boards(old), load_boards(new))
+    print_differences(found, out)
+    if worse(found):
         raise typer.Exit(3)
 
 
@@ -205,10 +206,11 @@ def show(
 ) -> None:
     """Show one record: what was run, what came out, what it took."""
     from bench.record import DamagedRecord, Store
-    from bench.report import print_record
+    from bench.report import show as print_record
 
     place = Store.open(store)
-    found = [known for known in place.keys() if known.startswith(key)]
+    every = place.keys()
+    found = [known for known in every if known.startswith(key)]
     if len(found) != 1:
         raise _setup(f"{len(found)} cells have a key that begins with {key!r}", "give more of its digits")
     try:
@@ -321,7 +323,9 @@ def _choose(made: Plan, only: list[str] | None, limit: int | None) -> list[Cell]
     """The wanted cells that match, and all that they need."""
     wanted = [cell for cell in made.wanted if not only or any(_matches(cell, pattern) for pattern in only)]
     if not wanted:
-        raise _setup(f"no cell matches {', '.join(only or ())}", "names look like inversion/cnn.digits.sgd//pixel_ascent/0")
+        raise _setup(
+            f"no cell matches {', '.join(only or ())}", "names look like inversion/cnn.digits.sgd//pixel_ascent/0"
+        )
     keep = {cell.key for cell in wanted[:limit]}
     for cell in reversed(made.cells):  # needs stand before what needs them
         if cell.key in keep:
@@ -389,7 +393,6 @@ def _publish(
 
 def _rows(kind: str) -> Iterator[tuple[str, str]]:
     from bench import registry
-    from bench.contract import Unsupported
 
     match kind:
         case "methods" | "metrics":

@@ -31,7 +31,9 @@ def check_axes(**tensors: tuple[Tensor, str]) -> None:
         for letter, length in zip(letters, tensor.shape, strict=True):
             known, owner = lengths.setdefault(letter, (length, name))
             if known != length:
-                raise ShapeError(f"{name} should be {wanted} with {letter} = {known} as in {owner}, got {tuple(tensor.shape)}")
+                raise ShapeError(
+                    f"{name} should be {wanted} with {letter} = {known} as in {owner}, got {tuple(tensor.shape)}"
+                )
 
 
 def check_images(**images: Tensor) -> None:
@@ -328,7 +330,9 @@ def fit(
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema), use_buffers=True
     ) if recipe.ema else None  # fmt: skip
-    parts = {"network": network, "optimiser": optimiser, "schedule": schedule} | ({"average": average} if average else {})
+    parts: dict[str, Any] = {"network": network, "optimiser": optimiser, "schedule": schedule} | (
+        {"average": average} if average else {}
+    )
     first = _continue(task, parts)
     network.train()
     saved = time.monotonic()
@@ -386,16 +390,6 @@ def _continue(task: TrainingTask, parts: Mapping[str, Any]) -> int:
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["step"])
-
-
-def flatten_state(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a nested state dict with slash-joined paths: what a flat file format can hold."""
-    for key, value in state.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flatten_state(value, f"{path}/")
-        else:
-            yield path, value
 
 
 def parameters_with_decay(network: nn.Module, weight_decay: float) -> Sequence[dict[str, Any]]:

@@ -185,7 +185,9 @@ def _identify(path: Path) -> tuple[Kind, str]:
     tracks = [track.name for track in TRACKS.values() if track.verb in verbs]
     if len(tracks) != 1:
         wanted = ", ".join(f"{track.verb} ({track.name})" for track in TRACKS.values())
-        raise SetupError(f"{path}: {node.name} should define exactly one verb, found {len(tracks)}", f"one of: {wanted}")
+        raise SetupError(
+            f"{path}: {node.name} should define exactly one verb, found {len(tracks)}", f"one of: {wanted}"
+        )
     return "method", f"{tracks[0]}/{path.stem}"
 
 
@@ -199,7 +201,8 @@ def load_method(name: str) -> type:
         SetupError: no such method, or the file does not mark exactly one class.
         Unsupported: a library it needs is not installed.
     """
-    return _marked_in(entry("method", name), MethodCard)
+    found: type = _marked_in(entry("method", name), MethodCard)
+    return found
 
 
 def load_metric(name: str) -> Any:

@@ -17,9 +17,10 @@ from bench.execute.lab import Lab
 from bench.execute.measure import Expected, expected, measure
 from bench.execute.pictures import cell_sheet
 from bench.execute.tracks import TENSORS, Made, file_digest, make, stored_tensors
-from bench.plan.cells import Cell
-from bench.record import Cost, Identity, Record, Status, Store, StoreFull
+from bench.plan.cells import Cell, eval_transform
+from bench.record import Identity, Record, Status, Store, StoreFull
 from bench.zoo import weights
+from bench.zoo.datasets import dataset_card
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def run_cell(cell: Cell, lab: Lab, run: Run) -> Record:
         return lab.store.commit(record, values, staged)
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(f"no space left for cell {cell.key}", "make space and give the same command again") from problem
+            raise StoreFull(
+                f"no space left for cell {cell.key}", "make space and give the same command again"
+            ) from problem
         raise
     finally:
         lab.store.discard(staged)
@@ -116,11 +119,15 @@ def is_stale(record: Record, identity: Expected) -> bool:
 
 def blank_record(cell: Cell, run: Run, device: torch.device, started: datetime) -> Record:
     """Everything about a cell that is known without running it; its status says that it was interrupted."""
-    conditions = environment.conditions(device) | {
-        "batch_size": cell.spec.get("batch_size", cell.spec.get("recipe", {}).get("batch_size")),
-        "precision": cell.spec["precision"],
-        "threads": cell.spec["threads"],
-    }
+    conditions = (
+        environment.conditions(device)
+        | {
+            "batch_size": cell.spec.get("batch_size", cell.spec.get("recipe", {}).get("batch_size")),
+            "precision": cell.spec["precision"],
+            "threads": cell.spec["threads"],
+        }
+        | _shown_as(cell)
+    )
     provenance = environment.code_state() | environment.host() | {
         "data_sha256": cell.spec["data"],
         "config_sha256": cell.config_digest,
@@ -144,15 +151,27 @@ def blank_record(cell: Cell, run: Run, device: torch.device, started: datetime) 
     )
 
 
+def _shown_as(cell: Cell) -> dict[str, Any]:
+    """How pictures became the size that the subject takes, where that is not the data set's own way."""
+    data = dataset_card(cell.dataset)
+    transform = None if cell.track == "training" else eval_transform(cell.subject, data)
+    if transform is None:
+        return {"img_size": data.image_shape[1]}
+    return {
+        "img_size": transform.size,
+        "crop_pct": transform.crop_pct,
+        "interpolation": transform.interpolation,
+        "antialias": True,
+    }
+
+
 def identity_of(cell: Cell) -> Identity:
     """The cell in the words of the boards."""
     names = ("track", "dataset", "split", "subject", "method", "condition", "variant", "method_version", "seed")
     return Identity(**{name: getattr(cell, name) for name in names})
 
 
-def _attempt(
-    cell: Cell, lab: Lab, log: Callable[[str], None]
-) -> tuple[Status, str, dict[str, Any], Made | None]:
+def _attempt(cell: Cell, lab: Lab, log: Callable[[str], None]) -> tuple[Status, str, dict[str, Any], Made | None]:
     """(status, error, notes, what was made). A method's failure is caught here and nowhere else."""
     try:
         return "ok", "", {}, make(cell, lab, log)
@@ -176,7 +195,9 @@ def _attempt(
         if "not enough memory" in str(problem) or "can't allocate memory" in str(problem):  # torch on a CPU
             return "oom", first_line(problem), {}, None
         if "No space left" in str(problem):  # safetensors wraps the system's error
-            raise StoreFull(f"no space left for cell {cell.key}", "make space and give the same command again") from problem
+            raise StoreFull(
+                f"no space left for cell {cell.key}", "make space and give the same command again"
+            ) from problem
         return "failed", first_line(problem), _trace(), None
 
 

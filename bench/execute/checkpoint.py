@@ -27,7 +27,7 @@ class FileCheckpoint:
             return None
         try:
             with safe_open(str(self.path), framework="pt", device="cpu") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: no mapping
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
                 skeleton = json.loads(file.metadata()["skeleton"])
         except (SafetensorError, OSError, KeyError, ValueError):
             self.path.unlink(missing_ok=True)  # damaged: training starts anew
@@ -43,7 +43,7 @@ class FileCheckpoint:
         beside = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
             save_file(tensors, str(beside), metadata={"skeleton": skeleton})
-            os.replace(beside, self.path)
+            beside.replace(self.path)
         finally:
             beside.unlink(missing_ok=True)
 
@@ -75,5 +75,3 @@ def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[packed["tensor"]]
         return {key: _unpack(item, tensors) for key, item in packed["pairs"]}
     return packed
-
-

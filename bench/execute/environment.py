@@ -37,7 +37,7 @@ def reset(threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(0)
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the global generator is what is reset
     random.seed(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -67,7 +67,7 @@ def versions() -> dict[str, str]:
     found = {}
     for column, package in PACKAGES.items():
         try:
-            found[column] = importlib.metadata.version(package)
+            found[column] = importlib.metadata.distribution(package).version
         except importlib.metadata.PackageNotFoundError:
             found[column] = ""
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.contract import Classifier, Skip, Undefined
 from bench.ops import in_batches
-from bench.plan.cells import Cell, build_untrained
+from bench.plan.cells import Cell, build_untrained, eval_transform
 from bench.plan.suite import SubjectName
 from bench.record import Store, write_atomic
 from bench.zoo import networks, weights
@@ -49,7 +49,9 @@ class Lab:
 
     def images(self, cell: Cell, split: str, places: Tensor) -> Tensor:
         """(N, C, H, W) float32 intensities in [0, 1] on the device."""
-        return self.data(cell).images(split, places).to(self.device).float() / 255
+        data = self.data(cell)
+        transform = None if cell.track == "training" else eval_transform(cell.subject, data.card)
+        return data.images(split, places, transform).to(self.device).float() / 255
 
     def labels(self, cell: Cell, split: str, places: Tensor) -> Tensor:
         """(N,) int64 on the device."""
@@ -115,7 +117,7 @@ class Lab:
         return wrapped.to(self.device)
 
     def accuracy(self, cell: Cell) -> float:
-        """Clean accuracy of the cell's subject, for its gate; of public weights, measured once and kept in the store."""
+        """Clean accuracy of the cell's subject, for its gate; that of public weights is kept in the store."""
         if cell.subject_key is not None:
             reading = next(r for r in self.store.read(cell.subject_key).readings if r.stem == "top1")
             if reading.value is None:

@@ -25,8 +25,21 @@ from bench.record import Reading
 
 # Roles whose axis 0 counts what the method made: restricted together to a class, resampled together for an interval.
 MADE_SIDE = frozenset(
-    "generated labels target_logits referee_logits clean_logits clean_referee_logits wanted_features"
-    " generated_features referee_features activation scores attacked maps".split()
+    [
+        "generated",
+        "labels",
+        "target_logits",
+        "referee_logits",
+        "clean_logits",
+        "clean_referee_logits",
+        "wanted_features",
+        "generated_features",
+        "referee_features",
+        "activation",
+        "scores",
+        "attacked",
+        "maps",
+    ]
 )
 REAL_SIDE = frozenset({"real", "real_labels", "real_referee_features"})
 PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution")  # there `real` is in the same order
@@ -37,7 +50,7 @@ class Expected:
     """What names a reading before it is taken.
 
     Args:
-        score_id: first 16 hex digits of sha256 over the cell's key, the metric, its version, its source, the references.
+        score_id: first 16 hex digits of sha256 over the cell's key, the metric, its source and the references.
     """
 
     stem: str
@@ -205,7 +218,7 @@ def measure(
     roles = Roles(cell, lab, artifacts)
     readings: list[Reading] = []
     kept: dict[str, np.ndarray] = {}
-    for stem, identity in wanted.items():
+    for identity in wanted.values():
         reading, arrays = _read(cell, roles, identity)
         readings.append(reading)
         kept |= arrays

@@ -17,6 +17,7 @@ from bench.record import Store
 SHOWN = 40
 COLUMNS = 10
 TALLEST = 112  # pixels of one picture on a sheet
+SMALLEST = 48  # narrower pictures are shown twice as large
 SHEET_ROW = 240  # pixels of a cell's sheet that the suite's sheet shows
 
 
@@ -41,7 +42,8 @@ def cell_strip(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], count: int
     made = made.expand(-1, 3, -1, -1) if made.shape[1] == 1 else made
     if cell.track in ("reconstruction", "adversarial", "attribution"):
         real = lab.images(cell, "test", lab.data(cell).select("test", cell.images)[: len(made)]).cpu()
-        made = torch.cat([real.expand(-1, 3, -1, -1), made], dim=2)
+        gap = torch.ones(len(made), 3, 1, made.shape[3])
+        made = torch.cat([real.expand(-1, 3, -1, -1), gap, made], dim=2)
     return made
 
 
@@ -49,6 +51,8 @@ def tiled(pictures: Tensor, columns: int) -> Image.Image:
     """(n, 3, h, w) pictures in rows of ``columns``, white lines between them."""
     if pictures.shape[2] > 2 * TALLEST:
         pictures = F.interpolate(pictures, scale_factor=TALLEST / pictures.shape[3], mode="area")
+    elif pictures.shape[3] < SMALLEST:
+        pictures = F.interpolate(pictures, scale_factor=2, mode="nearest")
     count, _, height, width = pictures.shape
     columns = min(columns, count)
     rows = math.ceil(count / columns)

@@ -84,7 +84,9 @@ class Progress:
             self.bar.update(self.task, completed=self.done, description=doing[:120], eta=self.eta())
         elif now - self.last_beat >= HEARTBEAT_S:
             self.last_beat = now
-            self.say(f"{self.done}/{self.total} cells after {(now - self.start) / 60:.0f} min, {self.eta()}; now: {doing}")
+            self.say(
+                f"{self.done}/{self.total} cells after {(now - self.start) / 60:.0f} min, {self.eta()}; now: {doing}"
+            )
 
     def eta(self) -> str:
         """How long it may still take, corrected by how long finished cells took against their estimates."""

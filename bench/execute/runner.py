@@ -233,7 +233,7 @@ class Runner:
     # -- hearing of it -----------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        sources: list[Connection | int] = [worker.pipe for worker in self.workers]  # type: ignore[misc]
+        sources: list[Connection | int] = [worker.pipe for worker in self.workers]
         sources += [worker.process.sentinel for worker in self.workers]
         if not sources:
             if self.pending:
@@ -276,7 +276,7 @@ class Runner:
                 self._settle(cell, answer.status, answer.error, answer.seconds, ran=answer.ran)
 
     def _lost(self, worker: _Worker) -> None:
-        """A worker is gone: its cell is recorded as failed at once, or tried once more when it was killed from outside."""
+        """A worker is gone: its cell is recorded as failed, or tried once more when it was killed from outside."""
         self.workers.remove(worker)
         cell, code = worker.cell, worker.process.exitcode or 0
         tail = worker.log_tail()
@@ -342,7 +342,8 @@ def index_of(plan: Plan) -> SuiteIndex:
         board=suite.board,
         primary={name: track.primary for name, track in TRACKS.items() if name in suite.tracks},
         cells=tuple(
-            IndexedCell(key=cell.key, identity=identity_of(cell), is_reference=cell.is_reference) for cell in plan.wanted
+            IndexedCell(key=cell.key, identity=identity_of(cell), is_reference=cell.is_reference)
+            for cell in plan.wanted
         ),
         notes={"description": suite.description, "dataset": suite.dataset},
     )

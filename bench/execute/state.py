@@ -33,7 +33,9 @@ def todo(cell: Cell, store: Store, record: Record | None, *, retry_failed: bool 
     if record is None or str(record.provenance.get("started_utc", "")) < since:
         return "run"
     if record.status == "skipped":
-        return "run" if record.error.startswith(WAITS_FOR) or cell.skip is None and _was_planned(record) else "nothing"
+        return (
+            "run" if record.error.startswith(WAITS_FOR) or (cell.skip is None and _was_planned(record)) else "nothing"
+        )
     if record.status != "ok":
         return "run" if retry_failed or record.status == "interrupted" else "nothing"
     if cell.track == "training":

@@ -26,6 +26,7 @@ from bench.contract import (
     ReconstructionTask,
     SetupError,
     ShapeError,
+    Skip,
     Task,
     TrainingTask,
     VisualizationTask,
@@ -94,13 +95,11 @@ def _look(cell: Cell, lab: Lab) -> Made:
     verb = getattr(method, TRACKS[cell.track].verb)
     watch = Stopwatch(lab.device)
     model.passes = counter = PassCounter(limit=cell.passes)
-    answers = []
     try:
         with watch:
             if hasattr(method, "fit"):
                 task = task.replace(fitted=method.fit(task))
-            for batch in batches(task, int(cell.spec["batch_size"])):
-                answers.append(_checked(cell, batch, verb(batch)))
+            answers = [_checked(cell, batch, verb(batch)) for batch in batches(task, int(cell.spec["batch_size"]))]
     finally:
         model.passes = PassCounter()
         unchanged = model.checksum() == lab.checksum(cell.subject, cell.subject_key)

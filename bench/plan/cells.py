@@ -30,7 +30,7 @@ from bench.contract import (
 )
 from bench.plan.suite import Block, MethodSpec, SubjectName, Suite, split_attack
 from bench.zoo import networks, weights
-from bench.zoo.datasets import Dataset, DatasetCard, open_dataset
+from bench.zoo.datasets import Dataset, DatasetCard, EvalTransform, open_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Cell:
 
     @property
     def full_method(self) -> str:
-        """ "track/stem"."""
+        """Track and stem, joined by a slash."""
         return f"{self.track}/{self.method}"
 
     @property
@@ -121,6 +121,7 @@ class Plan:
 
     suite: Suite
     cells: tuple[Cell, ...]
+    data: DatasetCard  # of the data set as it was opened
 
     @property
     def wanted(self) -> tuple[Cell, ...]:
@@ -137,11 +138,13 @@ def make_plan(suite: Suite, root: Path | None) -> Plan:
     Raises:
         SetupError: a data or weights file is missing or corrupt, a tap or setting does not exist, …
     """
-    planner = _Planner(suite, open_dataset(suite.dataset, root, folder=Path(suite.folder) if suite.folder else None), root)
+    planner = _Planner(
+        suite, open_dataset(suite.dataset, root, folder=Path(suite.folder) if suite.folder else None), root
+    )
     for track in TRACKS:  # the tracks' own order: training comes first
         for block in suite.tracks.get(track, ()):
             planner.cross(track, block)
-    return Plan(suite, tuple(planner.cells.values()))
+    return Plan(suite, tuple(planner.cells.values()), planner.data.card)
 
 
 class _Planner:
@@ -224,11 +227,9 @@ class _Planner:
         if judge == subject and suite.referee_seed in suite.seeds:
             raise SetupError(f"{subject} would judge itself", "name a referee of another architecture or seed")
         judge_key = self._network(judge, suite.referee_seed)[0] if judge else None
+        self._check_images(track, block, subject, condition)
         attack_key = self._attack(block, subject, condition, seed) if track == "detection" else None
         images = block.images if attack_key is None else 2 * self.cells[attack_key].images
-        available = len(self.data.labels("test"))
-        if track in ("reconstruction", "adversarial", "attribution") and images > available:
-            raise SetupError(f"{track} asks for {images} test images, {suite.dataset} has {available}")
         spec = common | {
             "subject": recipe_key,
             "condition": condition,
@@ -331,6 +332,22 @@ class _Planner:
                 raise SetupError(f"metric {name} does not belong to the {track} track", "leave it out")
         return tuple(found)
 
+    def _check_images(self, track: str, block: Block, subject: str, condition: str) -> None:
+        """The data set has the images that a block asks for, and can show them in the subject's size."""
+        name, classes = self.suite.dataset, self.data.card.num_classes
+        places = self.data.select("test", block.images if track not in ("inversion", "visualization") else 1)
+        if track in ("inversion", "visualization"):
+            self.data.select("test", self.suite.real_images)
+        if track in ("visualization", "detection"):
+            self.data.select("train", block.references)
+        if (track == "inversion" or condition == "class") and not all(0 <= t < classes for t in block.targets or ()):
+            raise SetupError(f"{track}: a target of {block.targets} is out of range", f"{name} has 0 to {classes - 1}")
+        if not SubjectName.parse(subject).is_trained_here:
+            shape = weights.public_card(subject).image_shape
+            shown = self.data.images("test", places[:1], eval_transform(subject, self.data.card))
+            if tuple(shown.shape[1:]) != shape:
+                raise SetupError(f"{subject} takes images of shape {shape}, {name} has {tuple(shown.shape[1:])}")
+
     # -- reasons to skip ---------------------------------------------------------------------------------------------
 
     def _untrained(self, network: str) -> Any:
@@ -373,6 +390,18 @@ def build_untrained(network: str, card: DatasetCard, seed: int) -> Any:
     )
 
 
+def eval_transform(subject: str, data: DatasetCard) -> EvalTransform | None:
+    """How pictures become the size that public weights take; None where the data set's own way gives that size.
+
+    ``imagenet`` is always shown by the network's own standard evaluation transform.
+    """
+    if SubjectName.parse(subject).is_trained_here:
+        return None
+    card = weights.public_card(subject)
+    own = data.name != "imagenet" and card.image_shape == data.image_shape
+    return None if own else card.transform
+
+
 def structure_digest(network: Any) -> str:
     """sha256 of a network's modules and first weights: another architecture or start gives another subject."""
     digest = hashlib.sha256(repr(network).encode())
@@ -393,6 +422,7 @@ def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Tas
     images = torch.zeros(2, *model.image_shape)
     labels = torch.zeros(2, dtype=torch.int64)
     common: dict[str, Any] = {"model": model, "places": torch.arange(2), "seed": 0, "budget": budget}
+    tap: str | None
     match track:
         case "reconstruction":
             tap = check_tap(model, condition)
@@ -402,11 +432,17 @@ def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Tas
         case "inversion":
             return InversionTask(**common, labels=labels, real=images)
         case "visualization":
-            kind = "class" if condition == "class" else "channel"
-            channel_tap = None if condition == "class" else check_tap(model, condition.removeprefix("channel_"))
+            is_class = condition == "class"
+            tap = None if is_class else check_tap(model, condition.removeprefix("channel_"))
             return VisualizationTask(
-                **common, kind=kind, tap=channel_tap, targets=labels, references=images, reference_labels=labels, real=images
-            )  # fmt: skip
+                **common,
+                kind="class" if is_class else "channel",
+                tap=tap,
+                targets=labels,
+                references=images,
+                reference_labels=labels,
+                real=images,
+            )
         case "adversarial":
             return AdversarialTask(**common, images=images, labels=labels, bound=Bound.parse(condition))
         case "detection":

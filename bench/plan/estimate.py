@@ -1,5 +1,6 @@
 """How long a plan will take: one timed pass of each network on this machine, times the passes planned."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from bench.contract import Unsupported
 from bench.plan.cells import Cell, Plan, build_untrained
 from bench.plan.suite import SubjectName
 from bench.zoo import weights
-from bench.zoo.datasets import dataset_card
+from bench.zoo.datasets import DatasetCard
 
 SAMPLE_S = 0.3
 
@@ -28,7 +29,7 @@ def seconds_of(plan: Plan, root: Path | None, device: torch.device) -> dict[str,
             network = SubjectName.parse(cell.subject).network if cell.track != "training" else cell.subject
             name = network or cell.subject
             if name not in known:
-                known[name] = _seconds_a_pass(cell, network, root, device)
+                known[name] = _seconds_a_pass(cell.subject, network, plan.data, root, device)
             found[cell.key] = 0.0 if cell.skip else cell.passes * known[name]
         return found
     finally:
@@ -37,25 +38,27 @@ def seconds_of(plan: Plan, root: Path | None, device: torch.device) -> dict[str,
 
 def bytes_of(cell: Cell, plan: Plan) -> int:
     """Room on disk that the cell's record and artifacts need, about."""
-    channels, height, width = dataset_card(plan.suite.dataset).image_shape
+    channels, height, width = plan.data.image_shape
     picture = 4 * channels * height * width
     if cell.track == "training":
-        return 4 * cell.images * dataset_card(plan.suite.dataset).num_classes + 5_000_000
+        return 4 * cell.images * plan.data.num_classes + 5_000_000
     return 40_000 + cell.images * ({"detection": 16, "attribution": 4 * height * width}.get(cell.track, picture) + 400)
 
 
-def _seconds_a_pass(cell: Cell, network: str, root: Path | None, device: torch.device) -> float:
+def _seconds_a_pass(subject: str, network: str, card: DatasetCard, root: Path | None, device: torch.device) -> float:
     """Half of one forward and backward pass of one image, measured in a small batch."""
-    card = dataset_card(cell.dataset)
     try:
         if network:
             model = build_untrained(network, card, seed=0).to(device).eval().requires_grad_(False)
         else:
-            model = weights.load_public(cell.subject, root).to(device)
+            model = weights.load_public(subject, root).to(device)
+            card = dataclasses.replace(card, image_shape=model.image_shape)
     except Unsupported:
         return 0.0
     batch = 16 if card.image_shape[1] <= 64 else 2
-    images = torch.rand(batch, *card.image_shape, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    images = (
+        torch.rand(batch, *card.image_shape, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    )
     rounds, started = 0, time.perf_counter()
     while rounds < 2 or time.perf_counter() - started < SAMPLE_S:
         if rounds == 1:

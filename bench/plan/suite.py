@@ -173,7 +173,9 @@ def load_suite(name_or_path: str, profile: str = "cpu", changes: Mapping[str, An
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SetupError(f"{path.name} is not YAML: {error}") from error
     if not isinstance(text, dict):
-        raise SetupError(f"{path.name} should be a mapping with suite, version, dataset, …", "see bench/suites/smoke.yaml")
+        raise SetupError(
+            f"{path.name} should be a mapping with suite, version, dataset, …", "see bench/suites/smoke.yaml"
+        )
     profiles = text.pop("profiles", {"cpu": {}})
     if not isinstance(profiles, dict) or profile not in profiles:
         known = list(profiles) if isinstance(profiles, dict) else []
@@ -217,7 +219,9 @@ def _check_block(suite: Suite, track: str, block: Block, classes: int) -> None:
         if not SAFE_NAME.fullmatch(spec.variant):
             raise SetupError(f"variant {spec.variant!r} of {track}/{spec.name} is not a name", "letters, digits, '_'")
         if spec.settings and spec.variant == "default":
-            raise SetupError(f"{track}/{spec.name} has settings but no variant name", "name it, so that rows can be told")
+            raise SetupError(
+                f"{track}/{spec.name} has settings but no variant name", "name it, so that rows can be told"
+            )
     for metric in block.metrics or ():
         registry.entry("metric", metric)
     for name in block.subjects or ():
@@ -228,7 +232,7 @@ def _check_block(suite: Suite, track: str, block: Block, classes: int) -> None:
             raise registry.unknown("subject of this suite", name, suite.subjects)
     for condition in block.conditions:
         _check_condition(track, condition)
-    if track == "inversion" or (track == "visualization" and "class" in block.conditions):
+    if classes and (track == "inversion" or (track == "visualization" and "class" in block.conditions)):
         for target in block.targets or ():
             if not 0 <= target < classes:
                 raise SetupError(f"{track}: class {target} is out of range", f"{suite.dataset} has 0 to {classes - 1}")
@@ -242,7 +246,9 @@ def _check_condition(track: str, condition: str) -> None:
                 raise SetupError(f"the {track} track has no conditions, found {condition!r}", "leave conditions out")
         case "reconstruction":
             if not condition:
-                raise SetupError("the reconstruction track needs conditions: the taps to invert", "conditions: [penultimate]")
+                raise SetupError(
+                    "the reconstruction track needs conditions: the taps to invert", "conditions: [penultimate]"
+                )
         case "visualization":
             if condition != "class" and not condition.startswith("channel_"):
                 raise SetupError(f"visualization condition {condition!r}", "write class, or channel_TAP")
@@ -256,7 +262,9 @@ def split_attack(condition: str) -> tuple[str, str]:
     """``pgd_linf_8_255`` → ("pgd", "linf_8_255"): the attack a detector faces, and its bound."""
     match = re.fullmatch(r"(\w+?)_((?:linf|l2)_\d+_\d+|none)", condition)
     if not match:
-        raise SetupError(f"detection condition {condition!r} is not an attack with its bound", "for example pgd_linf_8_255")
+        raise SetupError(
+            f"detection condition {condition!r} is not an attack with its bound", "for example pgd_linf_8_255"
+        )
     registry.entry("method", f"adversarial/{match[1]}")
     Bound.parse(match[2])
     return match[1], match[2]

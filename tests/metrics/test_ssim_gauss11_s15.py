@@ -1,25 +1,37 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from skimage import data
-from skimage.metrics import structural_similarity
 
 from bench.contract import Undefined
-from metrics.ssim_gauss11_s15 import BATCH, ssim_gauss11_s15
+from metrics.ssim_gauss11_s15 import ssim_gauss11_s15
 
 
-def by_scikit_image(generated, real):
-    return [
-        structural_similarity(
-            b.double().numpy(),
-            a.double().numpy(),
-            gaussian_weights=True,
-            use_sample_covariance=False,
-            data_range=1,
-            channel_axis=0,
+def by_definition(ours, theirs):
+    """Wang et al.'s formula at each place where the 11 x 11 window fits, as plain loops over one grey image."""
+    offsets = range(-5, 6)
+    window = [[math.exp(-(dy * dy + dx * dx) / (2 * 1.5**2)) for dx in offsets] for dy in offsets]
+    total = sum(map(sum, window))
+
+    def product(one, other):
+        return [[a * b for a, b in zip(p, q, strict=True)] for p, q in zip(one, other, strict=True)]
+
+    def mean(values):
+        return (
+            sum(w * v for row, line in zip(window, values, strict=True) for w, v in zip(row, line, strict=True)) / total
         )
-        for a, b in zip(generated, real, strict=True)
-    ]
+
+    found = []
+    for top in range(len(ours) - 10):
+        for left in range(len(ours[0]) - 10):
+            x, y = ([row[left : left + 11] for row in image[top : top + 11]] for image in (ours, theirs))
+            mx, my = mean(x), mean(y)
+            vx, vy, cov = mean(product(x, x)) - mx * mx, mean(product(y, y)) - my * my, mean(product(x, y)) - mx * my
+            light = (2 * mx * my + 1e-4) / (mx * mx + my * my + 1e-4)
+            found.append(light * (2 * cov + 9e-4) / (vx + vy + 9e-4))
+    return sum(found) / len(found)
 
 
 def test_camera_with_noise_has_its_known_value():
@@ -29,34 +41,22 @@ def test_camera_with_noise_has_its_known_value():
     assert ssim_gauss11_s15(generated=noisy, real=clean).item() == pytest.approx(0.357964, abs=5e-7)
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 32, 32), (2, 1, 28, 28), (2, 3, 11, 40), (2, 2, 11, 11)])
-def test_agrees_with_scikit_image(shape):
+@pytest.mark.parametrize("shape", [(2, 1, 14, 17), (2, 3, 11, 13), (1, 2, 11, 11)])
+@pytest.mark.parametrize("contrast", [1.0, 0.01])  # almost flat images are where float32 would be off
+def test_agrees_with_its_definition(shape, contrast):
     generator = torch.Generator().manual_seed(0)
-    real = torch.rand(shape, generator=generator)
-    generated = (real + 0.2 * torch.randn(shape, generator=generator)).clamp(0, 1)
+    generated, real = 0.9 * (1 - contrast) + contrast * torch.rand(2, *shape, generator=generator)
     values = ssim_gauss11_s15(generated=generated, real=real).tolist()
-    assert values == pytest.approx(by_scikit_image(generated, real), abs=1e-9)
-
-
-def test_agrees_with_scikit_image_where_images_are_almost_flat():
-    generator = torch.Generator().manual_seed(0)
-    generated, real = 0.9 + 0.01 * torch.rand(2, 3, 3, 20, 20, generator=generator)  # float32 is off by 1e-4 here
-    values = ssim_gauss11_s15(generated=generated, real=real).tolist()
-    assert values == pytest.approx(by_scikit_image(generated, real), abs=1e-9)
+    expected = [
+        sum(by_definition(a.double().tolist(), b.double().tolist()) for a, b in zip(x, y, strict=True)) / shape[1]
+        for x, y in zip(generated, real, strict=True)
+    ]
+    assert values == pytest.approx(expected, abs=1e-9)
 
 
 def test_equal_images_are_one():
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert ssim_gauss11_s15(generated=images, real=images).tolist() == pytest.approx([1, 1, 1])
-
-
-def test_an_image_has_the_same_value_in_any_batch():
-    generator = torch.Generator().manual_seed(0)
-    generated, real = torch.rand(2, BATCH + 3, 1, 12, 12, generator=generator)
-    values = ssim_gauss11_s15(generated=generated, real=real)
-    for i in (0, BATCH - 1, BATCH, BATCH + 2):
-        alone = ssim_gauss11_s15(generated=generated[i : i + 1], real=real[i : i + 1])
-        assert alone.item() == pytest.approx(values[i].item(), abs=1e-12)
 
 
 def test_ten_pixels_are_undefined():

@@ -1,0 +1,114 @@
+"""Boards and single records in a terminal."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.leaderboard import Boards
+from bench.record import Reading, Record
+from bench.report import view
+
+_HEAD, _METHOD = 10, 26  # characters: a head's before it is folded, a method's before it gives way
+_ROOM = 3  # columns that a table spends on each of its own besides the text
+
+
+def print_boards(boards: Boards, console: Console) -> None:
+    """One table a group, the tracks one after the other; below each track what has no result, with its reason.
+
+    Metrics besides the one that ranks are shown as far as the console is wide.
+    """
+    for track in view.tracks(boards):
+        console.print(Text(f"\n{track.name} — {track.summary}", style="bold"))
+        for group in track.groups:
+            console.print(_table(group, console.width))
+            for row in group.lines:
+                if row.note:
+                    console.print(Text(f"  no rank: {row.method}: {row.note}", style="dim"))
+        for style, heading, lines in (("yellow", "note", track.warnings), ("red", "no result", track.failures)):
+            for line in lines:
+                console.print(Text(f"{heading}: {line}", style=style))
+
+
+def _table(group: view.Group, width: int) -> Table:
+    table = Table(title=Text(group.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = _columns(group, width)
+    for name, texts in columns:
+        if name == "method":  # the only one that gives way where the console is narrow
+            table.add_column(Text(name), overflow="fold", min_width=12)
+        else:
+            table.add_column(Text(name), justify="right", overflow="fold", width=_width(name, texts))
+    for cells in zip(*(texts for _, texts in columns), strict=True):
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _width(name: str, texts: list[str]) -> int:
+    """Numbers on one line; a long head is folded over them."""
+    return max(min(len(name), _HEAD), *map(len, texts))
+
+
+def _columns(group: view.Group, width: int) -> list[tuple[str, list[str]]]:
+    """Head and cells of each column; other metrics only while there is room for their numbers."""
+    lines = group.lines
+    front = [
+        ("rank", [line.rank for line in lines]),
+        ("tier", [line.tier for line in lines]),
+        ("method", [line.method for line in lines]),
+        (group.primary, [line.primary for line in lines]),
+    ]
+    back = [("seeds", [line.seeds for line in lines]), ("wall s", [line.wall_s for line in lines])]
+    left = width - sum(_ROOM + min(_METHOD, _width(name, texts)) for name, texts in front + back)
+    others = []
+    for place, name in enumerate(group.others):
+        texts = [line.others[place] for line in lines]
+        left -= _ROOM + _width(name, texts)
+        if left < 0:
+            break
+        others.append((name, texts))
+    return front + others + back
+
+
+def show(record: Record, console: Console) -> None:
+    """Everything one record says, for a person."""
+    who = record.identity
+    method = f"{who.method} ({who.variant})"
+    place = (who.track, who.dataset, who.subject, who.condition, method, f"seed {who.seed}")
+    console.print(Text(" · ".join(filter(None, place)), style="bold"))
+    console.print(Text(f"key {record.key}, status {record.status}{': ' + record.error if record.error else ''}"))
+    for heading, content in (
+        ("settings", record.settings),
+        ("cost", record.cost.model_dump(exclude_none=True)),
+        ("conditions", record.conditions),
+        ("provenance", record.provenance),
+        ("notes", record.notes),
+        ("files", record.digests),
+    ):
+        if heading == "cost":
+            _print_pairs(console, "readings", {reading.metric: _reading(reading) for reading in record.readings})
+        _print_pairs(console, heading, content)
+
+
+def _print_pairs(console: Console, heading: str, content: Mapping[str, Any]) -> None:
+    if not content:
+        return
+    console.print(Text(f"\n{heading}", style="bold"))
+    longest = max(map(len, content))
+    for name, value in content.items():
+        for place, line in enumerate(_lines(value)):
+            console.print(Text(f"  {name if place == 0 else '':<{longest}}  {line}"), soft_wrap=True)
+
+
+def _lines(value: Any) -> Iterable[str]:
+    return str(value).splitlines() or [""]
+
+
+def _reading(reading: Reading) -> str:
+    if reading.value is None or reading.status != "ok":
+        return f"{reading.status}: {reading.error}"
+    better = "" if reading.better == "neither" else f", {reading.better} is better"
+    count = f", n = {reading.n_scored}" if reading.n_scored is not None else ""
+    return f"{reading.value:.{reading.decimals}f} {reading.unit}{better}{count}, version {reading.metric_version}"
