@@ -295,41 +295,92 @@ def _load_file(path: Path) -> ModuleType:
 # ---- digests -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What one project file defines, and what each definition needs.
+
+    Args:
+        code: top-level name → its code without comments and docstrings; what has no name stands under "".
+        needs: top-level name → the names that its code mentions.
+        imports: name in the file → (project file, name there, or "*" for the whole file).
+    """
+
+    code: Mapping[str, str]
+    needs: Mapping[str, frozenset[str]]
+    imports: Mapping[str, tuple[Path, str]]
+
+
+@cache
 def source_digest(kind: Kind, name: str) -> str:
-    """sha256 over the file and all project files it imports, directly or not; comments and docstrings do not count."""
-    digest = hashlib.sha256()
-    for path in sorted(_reach(entry(kind, name).path), key=lambda p: (p.name, str(p))):
-        digest.update(path.stem.encode() + _code(path).encode())
-    return digest.hexdigest()
+    """sha256 over the file and every definition of the project that it uses, directly or not.
 
-
-def _reach(start: Path) -> set[Path]:
-    seen: set[Path] = set()
-    waiting = [start]
+    Comments, docstrings and what it does not use do not count, so a helper added for one method leaves the others'
+    records valid.
+    """
+    seen: set[tuple[Path, str]] = set()
+    waiting = [(entry(kind, name).path, "*")]
     while waiting:
-        path = waiting.pop()
-        if path not in seen:
-            seen.add(path)
-            waiting.extend(_project_imports(path))
-    return seen
+        path, wanted = waiting.pop()
+        if (path, wanted) in seen:
+            continue
+        seen.add((path, wanted))
+        source = _source(path)
+        if wanted == "*":
+            waiting += [(path, defined) for defined in source.code]
+            continue
+        mentioned = source.needs.get(wanted, frozenset({wanted}))
+        waiting += [(path, other) for other in mentioned if other in source.code]
+        waiting += [source.imports[other] for other in mentioned if other in source.imports]
+    parts = sorted((path.stem, wanted, _source(path).code.get(wanted, "")) for path, wanted in seen)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 @cache
-def _project_imports(path: Path) -> tuple[Path, ...]:
-    modules: list[str] = []
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.Import):
-            modules += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    files = [ROOT.joinpath(*m.split(".")).with_suffix(".py") for m in modules if m.split(".")[0] in PROJECT_PACKAGES]
-    return tuple(file for file in files if file.is_file())
-
-
-@cache
-def _code(path: Path) -> str:
+def _source(path: Path) -> _Source:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    code: dict[str, str] = {}
+    needs: dict[str, frozenset[str]] = {}
+    for node in tree.body:
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            mentioned = frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+            for name in _defined_by(node):
+                code[name] = code.get(name, "") + ast.unparse(node)
+                needs[name] = needs.get(name, frozenset()) | mentioned
+    return _Source(code, needs, _project_imports(tree))
+
+
+def _defined_by(node: ast.stmt) -> list[str]:
+    """Names that a top-level statement defines; [""] for one that defines none."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)] or [""]
+
+
+def _project_imports(tree: ast.Module) -> dict[str, tuple[Path, str]]:
+    found: dict[str, tuple[Path, str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                as_module, inside = _file_of(f"{node.module}.{alias.name}"), _file_of(node.module)
+                if as_module is not None:
+                    found[alias.asname or alias.name] = (as_module, "*")
+                elif inside is not None:
+                    found[alias.asname or alias.name] = (inside, alias.name)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                path = _file_of(alias.name)
+                if path is not None:
+                    found[alias.asname or alias.name.split(".")[0]] = (path, "*")
+    return found
+
+
+def _file_of(module: str) -> Path | None:
+    """The project's file of a module's name; None for other libraries and for names that are no module."""
+    if module.split(".")[0] not in PROJECT_PACKAGES:
+        return None
+    place = ROOT.joinpath(*module.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)

@@ -228,7 +228,7 @@ def _judge(
     clear = ends[0] > 0 or ends[1] < 0 if ends is not None else _apart(old.ends(metric), new.ends(metric))
     better = pairs[0][1]["higher_is_better"]
     kind: Kind = "unclear"
-    if clear and better is not pd.NA:
+    if clear and better is not None:
         kind = "better" if (means[1] > means[0]) == bool(better) else "worse"
     span = f"{ends[0]:+.4g} to {ends[1]:+.4g}" if ends is not None else "unpaired"
     return Difference(
