@@ -55,6 +55,10 @@ Plugins = Annotated[
 Images = Annotated[
     Path | None, typer.Option("--images", help="Folder (or zip) of pictures, for data sets that take one.")
 ]
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="Run on another data set than the suite's own, e.g. cifar10_jpeg75; it gets boards of its own."),
+]
 Boards_ = Annotated[Path, typer.Option("--leaderboards", help="Where the CSV boards are written, one folder a suite.")]
 
 
@@ -68,6 +72,7 @@ def run(
     store: StoreOption = Path("store"),
     data: Data = None,
     images: Images = None,
+    dataset: Dataset = None,
     leaderboards: Boards_ = Path("leaderboards"),
     plugin: Plugins = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores, or one a GPU.")] = None,
@@ -79,7 +84,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Run everything again, records or not.")] = False,
 ) -> None:
     """Run a suite to its leaderboards; the same command again goes on where it stopped."""
-    plan, chosen, place, root = _prepare(suite, profile, store, data, images, plugin, only, limit)
+    plan, chosen, place, root = _prepare(suite, profile, store, data, images, dataset, plugin, only, limit)
     _execute(plan, chosen, place, root, workers, retry_failed=retry_failed, force=force)
     _publish(place, plan.suite.board, leaderboards, plan)
 
@@ -90,13 +95,14 @@ def plan(
     profile: Profile = "cpu",
     data: Data = None,
     images: Images = None,
+    dataset: Dataset = None,
     plugin: Plugins = None,
     only: Annotated[list[str] | None, typer.Option(help="As for run.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="As for run.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="As for run; for the estimate.")] = None,
 ) -> None:
     """Show the cells of a suite: what would run, what would be skipped and why, passes and time."""
-    loaded, root = _load(suite, profile, data, images, plugin)
+    loaded, root = _load(suite, profile, data, images, dataset, plugin)
     from bench.execute.environment import best_device
     from bench.plan.cells import make_plan
     from bench.plan.estimate import bytes_of, seconds_of
@@ -125,13 +131,14 @@ def score(
     store: StoreOption = Path("store"),
     data: Data = None,
     images: Images = None,
+    dataset: Dataset = None,
     leaderboards: Boards_ = Path("leaderboards"),
     plugin: Plugins = None,
     workers: Annotated[int | None, typer.Option(min=1, help="As for run.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="As for run.")] = None,
 ) -> None:
     """Take new or changed metrics over stored artifacts; no method is run."""
-    plan, chosen, place, root = _prepare(suite, profile, store, data, images, plugin, only, None)
+    plan, chosen, place, root = _prepare(suite, profile, store, data, images, dataset, plugin, only, None)
     _execute(plan, [cell for cell in chosen if place.has(cell.key)], place, root, workers, score_only=True)
     _publish(place, plan.suite.board, leaderboards, plan)
 
@@ -283,7 +290,7 @@ def store_gc(
 
 
 def _load(
-    suite: str, profile: str, data: Path | None, images: Path | None, plugin: list[Path] | None
+    suite: str, profile: str, data: Path | None, images: Path | None, dataset: str | None, plugin: list[Path] | None
 ) -> tuple[Suite, Path | None]:
     """The suite with all names checked, before anything heavy is loaded."""
     from bench import registry
@@ -293,7 +300,7 @@ def _load(
         registry.add_plugin(path)
     if data is not None and not data.is_dir():
         raise _setup(f"data folder {data} does not exist", "give --data DIR, or set GLASSBENCH_DATA")
-    return load_suite(suite, profile, {"folder": str(images.resolve())} if images else None), data
+    return load_suite(suite, profile, {"folder": str(images.resolve())} if images else None, dataset), data
 
 
 def _prepare(
@@ -302,12 +309,13 @@ def _prepare(
     store: Path,
     data: Path | None,
     images: Path | None,
+    dataset: str | None,
     plugin: list[Path] | None,
     only: list[str] | None,
     limit: int | None,
 ) -> tuple[Plan, list[Cell], Store, Path | None]:
     """Plan first and touch the store last, so that a wrong request leaves nothing behind."""
-    loaded, root = _load(suite, profile, data, images, plugin)
+    loaded, root = _load(suite, profile, data, images, dataset, plugin)
     from bench.execute.runner import index_of
     from bench.plan.cells import make_plan
     from bench.record import Store

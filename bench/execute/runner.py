@@ -27,6 +27,7 @@ from bench.record import IndexedCell, Status, Store, StoreFull, SuiteIndex
 
 TICK_S = 0.2
 BUSY_AGAIN_S = 1.0
+MOST_FAILED_STARTS = 4  # in a row; then something is wrong with this machine, not with a cell
 CRASHES = {
     signal.SIGSEGV: "segmentation fault",
     signal.SIGABRT: "aborted",
@@ -148,6 +149,7 @@ class Runner:
         self.pending = {cell.key: cell for cell in cells}
         self.settled: dict[str, tuple[str, str]] = {}
         self.tried: Counter[str] = Counter()
+        self.failed_starts = 0
         self.busy_until: dict[str, float] = {}
         self.workers: list[_Worker] = []
         self.most = max(1, workers)
@@ -241,25 +243,17 @@ class Runner:
             return
         wait(sources, timeout=TICK_S)
         for worker in list(self.workers):
-            try:
+            has_ended = not worker.process.is_alive()  # asked first: what it said before it ended is heard below
+            with contextlib.suppress(EOFError, OSError):
                 while worker.pipe.poll():
                     self._heard(worker, worker.pipe.recv())
-            except (EOFError, OSError):
-                pass
-            if not worker.process.is_alive() and not self._has_word(worker):
+            if has_ended:
                 self._lost(worker)
-
-    @staticmethod
-    def _has_word(worker: _Worker) -> bool:
-        """Whether an answer is still in the pipe of a process that has ended."""
-        try:
-            return worker.pipe.poll()
-        except (EOFError, OSError):
-            return False
 
     def _heard(self, worker: _Worker, answer: Answer) -> None:
         if answer.kind == "ready":
             worker.is_ready = True
+            self.failed_starts = 0
             worker.since = time.monotonic()  # imports do not count against the first cell's time
             return
         cell, worker.cell = worker.cell, None
@@ -281,10 +275,11 @@ class Runner:
         cell, code = worker.cell, worker.process.exitcode or 0
         tail = worker.log_tail()
         worker.end()
-        if cell is None:
-            self.tried[""] += 1
-            if self.tried[""] > 3:
+        if not worker.is_ready:  # no cell is to blame
+            self.failed_starts += 1
+            if self.failed_starts >= MOST_FAILED_STARTS:
                 raise RuntimeError(f"workers end before they start, the last with status {code}:\n{tail}")
+        if cell is None or not worker.is_ready:
             return
         if -code in CRASHES:
             reason = f"{CRASHES[signal.Signals(-code)]} (signal {-code}) in the worker"

@@ -75,6 +75,7 @@ class Suite(_Strict):
     description: str = ""
     profile: str = "cpu"
     dataset: str
+    written_for: str = ""  # the data set that the file names, when it is run on another one
     folder: str | None = None  # where the images of an `imagefolder` or `imagenet` data set lie
     seeds: list[int] = Field(min_length=1)
     threads: int = Field(default=1, ge=1)  # of each worker; part of every key
@@ -92,8 +93,9 @@ class Suite(_Strict):
 
     @property
     def board(self) -> str:
-        """Name of its boards: profiles never share one."""
-        return self.suite if self.profile == "cpu" else f"{self.suite}_{self.profile}"
+        """Name of its boards: profiles never share one, nor do data sets."""
+        other = [self.dataset] if self.written_for else []
+        return "_".join([self.suite, *other, *([] if self.profile == "cpu" else [self.profile])])
 
     def judge_of(self, subject: str) -> str | None:
         """Name of the referee for a subject."""
@@ -161,8 +163,13 @@ def suite_path(name_or_path: str) -> Path:
     return SUITES / f"{name_or_path}.yaml"
 
 
-def load_suite(name_or_path: str, profile: str = "cpu", changes: Mapping[str, Any] | None = None) -> Suite:
+def load_suite(
+    name_or_path: str, profile: str = "cpu", changes: Mapping[str, Any] | None = None, dataset: str | None = None
+) -> Suite:
     """Read a suite, take the profile's values over the common ones, then ``changes``, and check every name.
+
+    Args:
+        dataset: run it on this data set instead of its own; its gates were set for its own and only mark the boards.
 
     Raises:
         SetupError: anything that is not as it should be, with its place in the file.
@@ -181,6 +188,10 @@ def load_suite(name_or_path: str, profile: str = "cpu", changes: Mapping[str, An
         known = list(profiles) if isinstance(profiles, dict) else []
         raise registry.unknown("profile", profile, known)
     merged = _merge(_merge(_merge(text, profiles[profile] or {}), {"profile": profile}), changes or {})
+    own = merged.get("dataset")
+    if dataset is not None and dataset != own and isinstance(own, str):
+        dataset_card(dataset)
+        merged = _retarget(merged, own, dataset) | {"dataset": dataset, "written_for": own, "override_gates": True}
     try:
         suite = Suite.model_validate(merged)
     except ValidationError as error:
@@ -283,6 +294,16 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+def _retarget(value: Any, old: str, new: str) -> Any:
+    """``network.OLD.training`` → ``network.NEW.training`` wherever a subject is named, keys included."""
+    if isinstance(value, Mapping):
+        return {_retarget(key, old, new): _retarget(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_retarget(item, old, new) for item in value]
+    parts = value.split(".") if isinstance(value, str) else []
+    return ".".join([parts[0], new, *parts[2:]]) if len(parts) in (3, 4) and parts[1] == old else value
 
 
 def _readable(error: ValidationError, file: str) -> SetupError:

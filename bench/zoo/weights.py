@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,18 +192,18 @@ def _stored(card: PublicCard, root: Path | None) -> Stored:
             f"{where} should have sha256 {card.sha256}, has {found}",
             f"the file is damaged or another one: get it again from {card.source}",
         )
-    return _state_dict(path)
+    return _state_dict(content, path.suffix)
 
 
-def _state_dict(path: Path) -> Stored:
+def _state_dict(content: bytes, ending: str) -> Stored:
     """Tensor by name from a safetensors file or one saved by torch, which may hold it among other things."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    if ending == ".safetensors":
+        from safetensors.torch import load
 
-        return load_file(path)
+        return load(content)
     import torch
 
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return {name.removeprefix("module."): tensor for name, tensor in stored.get("state_dict", stored).items()}
 
 
@@ -237,15 +238,15 @@ def save_weights(normalised: nn.Module, path: Path) -> None:
 
     content = save({name: tensor.detach().cpu().clone() for name, tensor in normalised.state_dict().items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with unfinished.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(unfinished).replace(path)
+        unfinished.replace(path)
     except BaseException:
-        Path(unfinished).unlink()
+        unfinished.unlink(missing_ok=True)
         raise
 
 
@@ -318,7 +319,7 @@ def _load_torchvision(name: str, local: Path | None) -> nn.Module:
     model, _, tag = name.partition(".")
     network: nn.Module = get_model(model, weights=None if local else tag)
     if local:
-        fill(network, _state_dict(local), str(local))
+        fill(network, _state_dict(local.read_bytes(), local.suffix), str(local))
     return network
 
 
