@@ -149,6 +149,7 @@ def rank(
     store: StoreOption = Path("store"),
     leaderboards: Boards_ = Path("leaderboards"),
     intervals: Annotated[bool, typer.Option(help="--no-intervals leaves out the bootstrap.")] = True,
+    values: Annotated[bool, typer.Option("--values", help="Also the per-image values, for paired compare.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not print the tables.")] = False,
 ) -> None:
     """Make the CSV boards anew from records; needs neither torch nor a GPU."""
@@ -162,7 +163,7 @@ def rank(
         if name not in place.boards():
             raise _setup(f"no board named {name!r} in {store}", f"there are: {', '.join(place.boards()) or 'none'}")
     for name in names:
-        _publish(place, name, leaderboards, None, intervals=intervals, quiet=quiet)
+        _publish(place, name, leaderboards, None, intervals=intervals, values=values, quiet=quiet)
 
 
 @app.command()
@@ -375,14 +376,21 @@ def _execute(
 
 
 def _publish(
-    place: Store, board: str, leaderboards: Path, plan: Plan | None, *, intervals: bool = True, quiet: bool = False
+    place: Store,
+    board: str,
+    leaderboards: Path,
+    plan: Plan | None,
+    *,
+    intervals: bool = True,
+    values: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Boards as CSV and in the terminal, and a page; after a run a contact sheet beside it."""
     from bench.leaderboard import build, write
     from bench.report import print_boards, write_page
 
     boards: Boards = build(place, board, intervals=intervals)
-    write(boards, leaderboards / board)
+    write(boards, leaderboards / board, values=values)
     pictures = []
     if plan is not None:
         from bench.execute.pictures import suite_sheets

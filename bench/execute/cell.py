@@ -182,7 +182,7 @@ def _attempt(cell: Cell, lab: Lab, log: Callable[[str], None]) -> tuple[Status, 
             raise
         return "failed", first_line(problem), _trace(), None
     except Skip as reason:
-        return "skipped", first_line(reason), {}, None
+        return "skipped", first_line(reason), {"gate": cell.gate, "override_gate": cell.override_gate}, None
     except Unsupported as reason:
         return "unsupported", first_line(reason), {}, None
     except Diverged as reason:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,11 +30,13 @@ class FileCheckpoint:
         try:
             with safe_open(str(self.path), framework="pt", device="cpu") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-                skeleton = json.loads(file.metadata()["skeleton"])
-        except (SafetensorError, OSError, KeyError, ValueError):
+                skeleton, checksum = (file.metadata()[name] for name in ("skeleton", "checksum"))
+        except (SafetensorError, OSError, KeyError, TypeError):
+            skeleton, tensors, checksum = "", {}, ""
+        if checksum != _checksum(skeleton, tensors):
             self.path.unlink(missing_ok=True)  # damaged: training starts anew
             return None
-        loaded = _unpack(skeleton, tensors)
+        loaded = _unpack(json.loads(skeleton), tensors)
         assert isinstance(loaded, dict)
         return loaded
 
@@ -42,7 +46,7 @@ class FileCheckpoint:
         skeleton = json.dumps(_pack(state, tensors))
         beside = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            save_file(tensors, str(beside), metadata={"skeleton": skeleton})
+            save_file(tensors, str(beside), metadata={"skeleton": skeleton, "checksum": _checksum(skeleton, tensors)})
             beside.replace(self.path)
         finally:
             beside.unlink(missing_ok=True)
@@ -65,6 +69,14 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a checkpoint holds tensors, numbers and text, not {type(value).__name__}")
+
+
+def _checksum(skeleton: str, tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 over everything: safetensors itself does not notice a flipped byte."""
+    value = zlib.crc32(skeleton.encode())
+    for name in sorted(tensors):
+        value = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy(), value)
+    return f"{value:08x}"
 
 
 def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -19,6 +19,9 @@ PACKAGES = {"torchvision": "torchvision", "timm": "timm", "numpy": "numpy", "sci
     "skimage": "scikit-image",
     "torch": "torch",
 }
+GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks") + (
+    "_global_backward_pre_hooks",
+)
 
 
 def best_device() -> torch.device:
@@ -31,6 +34,12 @@ def reset(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_float32_matmul_precision("highest")
+    torch.set_flush_denormal(False)
+    torch.autograd.set_detect_anomaly(False)
+    for kind in GLOBAL_HOOKS:
+        getattr(torch.nn.modules.module, kind).clear()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -18,7 +18,6 @@ from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, open_dataset
 
 MODELS_KEPT = 6
-GATE_TOLERANCE = 0.002
 EVALUATION_BATCH = 256
 
 
@@ -67,19 +66,19 @@ class Lab:
         """
         model = self.model(cell, cell.subject, cell.subject_key)
         gate = self.gate(cell)
-        if gate is not None and not cell.override_gate and (accuracy := self.accuracy(cell)) < gate - GATE_TOLERANCE:
+        if gate is not None and not cell.override_gate and (accuracy := self.accuracy(cell)) < gate:
             raise Skip(
-                f"{cell.subject} has a clean accuracy of {accuracy:.3f}, below its gate of {gate:.3f}:"
+                f"{cell.subject} has a clean accuracy of {accuracy:.3f}, below its gate of {gate:.4g}:"
                 " wrong weights, wrong normalisation or wrong data"
             )
         return model
 
     def gate(self, cell: Cell) -> float | None:
-        """The clean accuracy below which the subject is refused: the suite's, or the one its card was measured at."""
+        """The clean accuracy below which the subject is refused: the suite's, or what its card allows."""
         if cell.gate is not None or cell.subject_key is not None:
             return cell.gate
         card = weights.public_card(cell.subject)
-        return card.gate.accuracy if card.gate else None
+        return card.gate.lowest if card.gate else None
 
     def judge(self, cell: Cell) -> Classifier | Undefined:
         """The referee, or why there is none."""

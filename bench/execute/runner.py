@@ -6,7 +6,7 @@ import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
@@ -20,7 +20,7 @@ from bench import registry
 from bench.contract import TRACKS
 from bench.execute import environment
 from bench.execute.cell import Run, blank_record, identity_of
-from bench.execute.state import WAITS_FOR, look_up, todo
+from bench.execute.state import look_up, todo
 from bench.execute.worker import Answer, Order, Setup, serve
 from bench.plan.cells import Cell, Plan
 from bench.record import IndexedCell, Status, Store, StoreFull, SuiteIndex
@@ -73,9 +73,8 @@ class Outcome:
 
     @property
     def exit_status(self) -> int:
-        """0 when every cell is ok, skipped or unsupported; 1 otherwise."""
-        good = self.statuses["ok"] + self.statuses["skipped"] + self.statuses["unsupported"]
-        return 0 if good == self.statuses.total() and not self.full else 1
+        """0 when every cell, those that others need included, is ok, skipped or unsupported; 1 otherwise."""
+        return 1 if self.failures or self.full else 0
 
 
 class _Worker:
@@ -151,6 +150,7 @@ class Runner:
         self.tried: Counter[str] = Counter()
         self.failed_starts = 0
         self.busy_until: dict[str, float] = {}
+        self.scoring: set[str] = set(self.pending) if score_only else set()
         self.workers: list[_Worker] = []
         self.most = max(1, workers)
         self.flags: dict[str, Any] = {"retry_failed": retry_failed, "score_only": score_only}
@@ -202,17 +202,21 @@ class Runner:
             unmet = [key for key in cell.needs if self.settled.get(key, ("ok", ""))[0] != "ok"]
             if unmet:
                 status, why = self.settled[unmet[0]]
-                self._write_unrun(cell, "skipped", f"{WAITS_FOR}{unmet[0]}, which is {status}: {why}")
+                reason = f"needs {unmet[0]}, which is {status}: {why}"
+                self._write_unrun(cell, "skipped", reason, {"waits_for": unmet[0]})
                 return True
             if cell.skip is not None:
                 status, why = cell.skip
-                self._write_unrun(cell, status, why, planned=True)  # type: ignore[arg-type]
+                self._write_unrun(cell, status, why, {"planned": True})  # type: ignore[arg-type]
                 return True
             record = look_up(cell, self.store, self.watcher.say)
-            if todo(cell, self.store, record, retry_failed=self.flags["retry_failed"], since=self.since) == "nothing":
+            what = todo(cell, self.store, record, retry_failed=self.flags["retry_failed"], since=self.since)
+            if what == "nothing":
                 assert record is not None
                 self._settle(cell, record.status, record.error, 0.0, ran=False)
                 return True
+            if what == "score":
+                self.scoring.add(cell.key)
         return False
 
     def _idle_worker(self) -> _Worker | None:
@@ -228,7 +232,8 @@ class Runner:
         device = f"cuda:{number % torch.cuda.device_count()}" if self.device.type == "cuda" else "cpu"
         log = self.store.root / "logs" / f"{self.run.run_id}-{number}-{secrets.token_hex(2)}.log"
         paths = tuple(found.path for found in registry.plugins())
-        worker = _Worker(Setup(self.store.root, self.root, device, self.plan.suite.threads, log, paths, self.run))
+        setup = Setup(self.store.root, self.root, device, self.plan.suite.threads, log, paths, self.run)
+        worker = _Worker(setup)
         self.workers.append(worker)
         return worker
 
@@ -264,7 +269,7 @@ class Runner:
             case "full":
                 self.outcome.full = answer.error
             case "broken":
-                self._write_unrun(cell, "failed", answer.error, log=worker.log_tail())
+                self._fail(cell, "failed", answer.error, worker.log_tail())
             case _:
                 self.outcome.busy_s += answer.seconds
                 self._settle(cell, answer.status, answer.error, answer.seconds, ran=answer.ran)
@@ -291,7 +296,7 @@ class Runner:
             reason = f"killed: two workers ended by signal {-code}"
         else:
             reason = f"the worker ended with status {code}"
-        self._write_unrun(cell, "failed", reason, log=tail)
+        self._fail(cell, "failed", reason, tail)
 
     def _look_at_clocks(self) -> None:
         for worker in list(self.workers):
@@ -300,18 +305,24 @@ class Runner:
                 self.workers.remove(worker)
                 tail = worker.log_tail()
                 worker.end()
-                self._write_unrun(cell, "timeout", f"not finished after {cell.timeout_s:g} s", log=tail)
+                self._fail(cell, "timeout", f"not finished after {cell.timeout_s:g} s", tail)
 
     # -- keeping it --------------------------------------------------------------------------------------------------
 
-    def _write_unrun(self, cell: Cell, status: Status, error: str, log: str = "", planned: bool = False) -> None:
+    def _fail(self, cell: Cell, status: Status, error: str, log: str) -> None:
+        """A cell that a worker could not finish. What its method made before is kept when only metrics were taken."""
+        if cell.key in self.scoring:
+            self._settle(cell, status, f"while metrics were taken: {error}", 0.0, ran=False)
+        else:
+            self._write_unrun(cell, status, error, {"log": log} if log else {})
+
+    def _write_unrun(self, cell: Cell, status: Status, error: str, notes: Mapping[str, Any]) -> None:
         """A record for a cell that no worker could finish, unless it has just that record."""
         error = " ".join(error.split())[:200]
         known = look_up(cell, self.store, self.watcher.say)
         if known is None or (known.status, known.error) != (status, error):
-            notes = ({"log": log} if log else {}) | ({"planned": True} if planned else {})
             record = blank_record(cell, self.run, self.device, datetime.now(UTC))
-            record = record.model_copy(update={"status": status, "error": error, "notes": notes})
+            record = record.model_copy(update={"status": status, "error": error, "notes": dict(notes)})
             self.store.commit(record, {}, self.store.stage(cell.key))
         self._settle(cell, status, error, 0.0, ran=False)
 

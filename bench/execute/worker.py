@@ -58,6 +58,7 @@ class Answer:
     error: str = ""
     seconds: float = 0.0
     ran: bool = False
+    complaints: tuple[str, ...] = ()  # metrics that failed on a cell that is ok
 
 
 def serve(orders: Connection, lifeline: Connection, setup: Setup) -> None:
@@ -67,6 +68,7 @@ def serve(orders: Connection, lifeline: Connection, setup: Setup) -> None:
     _print_to(setup.log)
     import torch
 
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or matrix products on a GPU vary from run to run
     from bench import registry
     from bench.execute import environment
 
@@ -97,9 +99,9 @@ def _carry_out(order: Order, lab: Lab, run: Run) -> Answer:
             elif what == "score" and record is not None:
                 record = rescore(cell, lab, record)
             assert record is not None
-            return Answer(
-                cell.key, "done", record.status, record.error, time.perf_counter() - started, what != "nothing"
-            )
+            failed = tuple(f"{one.stem}: {one.error}" for one in record.readings if one.status == "failed")
+            seconds = time.perf_counter() - started
+            return Answer(cell.key, "done", record.status, record.error, seconds, what != "nothing", failed)
     except Timeout:
         return Answer(cell.key, "busy")
     except StoreFull as problem:

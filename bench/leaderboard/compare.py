@@ -7,7 +7,6 @@ from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from bench.leaderboard.boards import Boards
 from bench.leaderboard.lines import Sample

@@ -155,7 +155,7 @@ class _Planner:
         self.cells: dict[str, Cell] = {}
         self.untrained = cache(self._untrained)
         self.structure = cache(lambda network: structure_digest(self.untrained(network)))
-        self.public = cache(lambda name: weights.load_public(name, root))
+        self.model = cache(self._model)
         self.reason = cache(self._reason)
 
     # -- crossing ----------------------------------------------------------------------------------------------------
@@ -279,7 +279,10 @@ class _Planner:
             method = MethodSpec(name=parsed.training, variant=parsed.variant)
             key = self.training(parsed, method, seed, wanted=False)
             return key, key
-        return None, f"{name}@{weights.public_card(name).sha256}"
+        digest = weights.public_card(name).sha256
+        if not digest and not isinstance(model := self.model(name), Unsupported):
+            digest = model.checksum()  # known by its tag: only the loaded weights can tell
+        return None, f"{name}@{digest}"
 
     def _attack(self, block: Block, subject: str, condition: str, seed: int) -> str:
         """The adversarial cell behind a detection condition: the suite's own where it has one."""
@@ -353,6 +356,17 @@ class _Planner:
     def _untrained(self, network: str) -> Any:
         return build_untrained(network, self.data.card, seed=0)
 
+    def _model(self, name: str) -> Classifier | Unsupported:
+        """A subject: untrained where a training cell makes it, else its public weights or why they are not here."""
+        parsed, card = SubjectName.parse(name), self.data.card
+        if parsed.is_trained_here:
+            network = self._untrained(parsed.network)
+            return networks.wrap(network, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
+        try:
+            return weights.load_public(name, self.root)
+        except Unsupported as error:
+            return error
+
     def _reason(self, track: str, method: str, subject: str, condition: str, budget: int) -> tuple[str, str] | None:
         """Ask ``why_not`` with a task of two empty images and, for subjects trained here, an untrained network."""
         spec = MethodSpec.model_validate_json(method)
@@ -361,20 +375,9 @@ class _Planner:
         if track == "training":
             reason = ask(_training_stub(self.untrained(subject), self.data.card))
             return ("skipped", reason) if reason else None
-        parsed = SubjectName.parse(subject)
-        try:
-            if parsed.is_trained_here:
-                card = self.data.card
-                model: Classifier = networks.wrap(
-                    self.untrained(parsed.network),
-                    name=subject,
-                    num_classes=card.num_classes,
-                    image_shape=card.image_shape,
-                )
-            else:
-                model = self.public(subject)
-        except Unsupported as error:
-            return "unsupported", str(error)
+        model = self.model(subject)
+        if isinstance(model, Unsupported):
+            return "unsupported", str(model)
         if not model.num_classes and track not in ("reconstruction", "visualization"):
             return "skipped", f"needs logits, {subject} has none"
         if not model.num_classes and condition == "class":

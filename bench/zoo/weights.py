@@ -51,9 +51,10 @@ class Gate:
     kind: Literal["top1", "linear_probe"] = "top1"
     slack: float = 0.002
 
-    def admits(self, accuracy: float) -> bool:
-        """Whether a measured accuracy is good enough; half an image in ten thousand is left to rounding."""
-        return accuracy >= self.accuracy - self.slack - 5e-5
+    @property
+    def lowest(self) -> float:
+        """The smallest accuracy that passes; half an image in ten thousand is left to rounding."""
+        return self.accuracy - self.slack - 5e-5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,153 @@
+"""Boards and records as people see them."""
+
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.leaderboard import write
+from bench.record import Cost
+from bench.report import print_boards, show, write_page
+from tests.right.making import boards_of, measured, noise, reading, record
+
+VALUES = 0.5 + 0.1 * noise(0, 2, 40)
+
+
+def boards():
+    made = [
+        *measured("good", VALUES + 0.3),
+        *measured("bad", VALUES),
+        *measured("real_images", VALUES + 0.4, is_reference=True),
+        (record("broken", status="oom", error="no memory [left] <b>"), {}),
+    ]
+    return boards_of(made, planned=[record("late")])
+
+
+def printed(function, *args, width=100):
+    console = Console(file=StringIO(), width=width, no_color=True)
+    function(*args, console)
+    return console.file.getvalue()
+
+
+def line_of(text, method):
+    return next(line for line in text.splitlines() if re.search(rf"\b{method}\b", line))
+
+
+def test_a_line_shows_rank_tier_value_interval_seeds_and_time():
+    text = printed(print_boards, boards())
+    made = boards().wide["reconstruction"].set_index("method").loc["good"]
+    interval = f"{made['ssim']:.4f} [{made['ssim_ci_low']:.4f}, {made['ssim_ci_high']:.4f}]"
+    assert re.match(r"\s*1 \[1–1\]\s+1\s+good\s", line_of(text, "good"))
+    assert interval in line_of(text, "good")
+    assert re.search(r"2/2\s+1\.5", line_of(text, "good"))
+
+
+def test_the_head_says_what_ranks_and_where():
+    text = printed(print_boards, boards())
+    assert "reconstruction — ranked by ssim (higher is better); 1 comparisons; suite 1.0.0" in text
+    assert "digits · cnn.digits.sgd · layer3" in text
+
+
+def test_what_has_no_result_is_named_with_its_reason():
+    text = printed(print_boards, boards(), width=140)
+    assert "no result: digits · cnn.digits.sgd · layer3 · broken · default · seed 0: oom: no memory [left] <b>" in text
+    assert "late · default · seed 0: not run yet" in text
+    assert "no rank: broken: 0 of 1 cells ok" in text
+    assert "no rank: real_images: reference: shows real images" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_line_is_wider_than_the_console(width):
+    other = [reading(0.1, metric=f"a_metric_with_a_long_name_{place}") for place in range(6)]
+    made = [(record("a_method_with_quite_a_long_name", variant="v", readings=[reading(), *other]), {})]
+    text = printed(print_boards, boards_of(made), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "0.5000" in text and "a_method" in text
+
+
+def test_more_metrics_are_shown_where_there_is_room():
+    other = [reading(0.125, metric=f"other_{place}") for place in range(12)]
+    made = boards_of([(record("one", readings=[reading(), *other]), {})])
+    narrow, broad = (printed(print_boards, made, width=width).count("0.1250") for width in (90, 200))
+    assert 0 < narrow < broad == 12
+
+
+def test_an_empty_board_prints_nothing_and_does_not_fail():
+    assert printed(print_boards, boards_of([])) == ""
+
+
+def test_a_record_is_shown_whole():
+    one = record(
+        readings=[reading(0.25, n_scored=40), reading(None, metric="psnr", status="undefined", error="equal images")],
+        notes={"traceback": "Traceback\n  line two [bold]"},
+        cost=Cost(wall_s=1.5),
+    )
+    text = printed(show, one)
+    for part in (
+        one.key,
+        "status ok",
+        "step_size  0.1",
+        "0.2500 fraction, higher is better, n = 40, version 1",
+        "undefined: equal images",
+        "wall_s  1.5",
+        "2.15.0",
+        "started_utc",
+        "line two [bold]",
+    ):
+        assert part in text
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and all text outside scripts and styles."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_shows_tables_reasons_and_pictures(tmp_path):
+    picture = tmp_path / "pictures" / "contact sheet.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"")
+    path = write_page(boards(), tmp_path / "board", [picture, tmp_path / "absent.png"])
+    assert path == tmp_path / "board" / "index.html"
+    page = Page(path)
+    images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert images == ["../pictures/contact%20sheet.png"]
+    cells = [text.strip() for text in page.text]
+    assert "good" in cells and "1 [1–1]" in cells and "0 of 1 cells ok" in cells
+    assert any("broken" in text and "no memory [left] <b>" in text for text in cells)
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path):
+    text = write_page(boards(), tmp_path).read_text()
+    assert "http" not in text and "src=" not in text
+
+
+def test_the_page_links_the_tables_that_lie_beside_it(tmp_path):
+    assert ".csv" not in write_page(boards(), tmp_path).read_text()
+    write(boards(), tmp_path)
+    assert 'href="reconstruction.csv"' in write_page(boards(), tmp_path).read_text()
+
+
+def test_names_cannot_become_markup(tmp_path):
+    name = "<script>alert(1)</script>"
+    made = [(record(name, key="k", readings=[reading()]), {}), (record(name, 1, key="l", status="oom", error=name), {})]
+    page = Page(write_page(boards_of(made), tmp_path))
+    assert [tag for tag, _ in page.tags].count("script") == 1  # the page's own
+    assert any(name in text for text in page.text)
+
+
+def test_the_same_boards_give_the_same_page(tmp_path):
+    first = write_page(boards(), tmp_path / "a").read_bytes()
+    assert write_page(boards(), tmp_path / "b").read_bytes() == first
