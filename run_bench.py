@@ -193,18 +193,18 @@ def list_(
 ) -> None:
     """Name what there is, one line each."""
     from bench import registry
+    from bench.plan import listing
 
-    kinds = ("methods", "metrics", "subjects", "datasets", "suites")
-    if kind not in kinds:
-        raise registry.unknown("kind of list", kind, kinds)
+    if kind not in registry.LISTS:
+        raise registry.unknown("list", kind, registry.LISTS)
     for path in plugin or ():
         registry.add_plugin(path)
-    rows = list(_rows(kind))
+    rows = list(listing.rows(kind))
     width = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         out.print(f"[bold]{name:<{width}}[/]  {_escape(summary)}", soft_wrap=True, highlight=False)
         if long and kind in ("methods", "metrics"):
-            out.print(_escape(_long(kind, name)), soft_wrap=True, highlight=False)
+            out.print(_escape(listing.details(kind, name)), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -239,23 +239,12 @@ def fetch(name: Annotated[str, typer.Argument(help="A data set (list datasets)."
 @app.command()
 def doctor(data: Data = None, store: StoreOption = Path("store")) -> None:
     """Say what this machine has: versions, device, data sets and weights found."""
-    from bench.execute import environment
-    from bench.zoo.datasets import dataset_names
-    from bench.zoo.weights import public_names
+    from bench.execute.doctor import findings
 
     table = _table("what", "found")
-    device = environment.best_device()
-    facts = environment.conditions(device) | environment.code_state() | environment.host()
-    table.add_row("device", f"{device} {facts['gpu_name']}".strip())
-    for name, value in facts.items():
-        if value not in ("", None):
-            table.add_row(name, str(value))
-    table.add_row("data", str(data) if data else "GLASSBENCH_DATA is not set: only embedded data")
+    for what, found in findings(data):
+        table.add_row(what, _escape(found))
     table.add_row("store", f"{store.resolve()}{'' if store.exists() else ' (not there yet)'}")
-    for name in dataset_names():
-        table.add_row(f"data set {name}", _escape(_data_found(name, data)))
-    for name in public_names():
-        table.add_row(f"weights {name}", _escape(_weights_found(name, data)))
     out.print(table)
 
 
@@ -405,97 +394,6 @@ def _publish(
     out.print(f"page:   {page}", highlight=False, soft_wrap=True)
     for picture in pictures:
         out.print(f"sheet:  {picture}", highlight=False, soft_wrap=True)
-
-
-def _rows(kind: str) -> Iterator[tuple[str, str]]:
-    from bench import registry
-
-    match kind:
-        case "methods" | "metrics":
-            names = registry.method_names() if kind == "methods" else registry.metric_names()
-            for name in names:
-                found = registry.entry("method" if kind == "methods" else "metric", name)
-                missing = _missing_library(found.path)
-                note = f" [unsupported: needs {missing}]" if missing else ""
-                yield name, f"{found.summary}{'' if found.origin == 'built-in' else f' ({found.origin})'}{note}"
-        case "datasets":
-            from bench.zoo.datasets import dataset_card, dataset_names
-
-            yield from ((name, dataset_card(name).description) for name in dataset_names())
-        case "suites":
-            from bench.plan.suite import suite_names, suite_summary
-
-            yield from ((name, suite_summary(name)) for name in suite_names())
-        case _:
-            from bench.zoo.networks import network_card, network_names
-            from bench.zoo.weights import public_card, public_names
-
-            for name in network_names():
-                yield f"{name}.DATASET.TRAINING", network_card(name).description
-            for name in public_names():
-                yield name, f"public weights for {public_card(name).dataset}: {public_card(name).source}"
-            yield "MODEL.TAG", "any classifier of timm (resnet50.a1_in1k) or torchvision (resnet50.IMAGENET1K_V2)"
-
-
-def _long(kind: str, name: str) -> str:
-    import inspect
-    import textwrap
-
-    from bench import registry
-    from bench.contract import Unsupported
-
-    try:
-        if kind == "metrics":
-            card: Any = registry.metric_card(name)
-            head = (
-                f"unit {card.unit}; better {card.better}; per {card.per}; bounds {card.bounds};"
-                f" tracks {', '.join(card.tracks)}; version {card.version}"
-            )
-            text = inspect.getdoc(registry.load_metric(name)) or ""
-        else:
-            card = registry.method_card(name)
-            head = f"source: {card.source}\ndiffers: {card.differs or 'no'}\nvariants: {', '.join(card.variants)}"
-            text = inspect.getdoc(registry.load_method(name)) or ""
-    except Unsupported as error:
-        head, text = f"unsupported: {error}", ""
-    return textwrap.indent(f"{head}\n{text}\n", "    ")
-
-
-def _missing_library(path: Path) -> str:
-    """First module that the file imports at its top and that is not installed; nothing is imported to find out."""
-    import ast
-    import importlib.util
-
-    from bench import registry
-
-    for node in registry.parse(path).body:
-        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules = [node.module]
-        for module in modules:
-            top = module.split(".")[0]
-            if top not in registry.PROJECT_PACKAGES and importlib.util.find_spec(top) is None:
-                return top
-    return ""
-
-
-def _data_found(name: str, data: Path | None) -> str:
-    from bench.contract import SetupError
-    from bench.zoo.datasets import dataset_card, open_dataset
-
-    try:
-        opened = open_dataset(name, data)
-    except SetupError as error:
-        return str(error).split("\n")[0]
-    exact = "" if dataset_card(name).exact else " (not the exact pixels)"
-    return f"found, splits {', '.join(opened.splits)}{exact}"
-
-
-def _weights_found(name: str, data: Path | None) -> str:
-    from bench.zoo.weights import public_card
-
-    path = public_card(name).path
-    return "found" if data is not None and (data / path).is_file() else f"{path} is not there"
 
 
 def _workers(asked: int | None, threads: int) -> int:

@@ -13,7 +13,9 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +27,9 @@ from bench.contract import TRACKS, MethodCard, MetricCard, SetupError, Unsupport
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT_PACKAGES = ("bench", "methods", "metrics")
+SAFE_STEM = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 Kind = Literal["method", "metric", "network"]
+LISTS = ("methods", "metrics", "subjects", "datasets", "suites")  # what `run_bench.py list` can name
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> SetupError:
     if not near and "/" not in name:  # the stem alone may have been meant
         near = [full for full in names if full.split("/")[-1] == name]
     guess = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    plural = {"class": "classes"}.get(kind, f"{kind}s")
-    return SetupError(f"no {kind} named {name!r}.{guess}", f"list them with: run_bench.py list {plural}")
+    listed = f"list them with: run_bench.py list {kind}s" if f"{kind}s" in LISTS else f"there are: {', '.join(names)}"
+    return SetupError(f"no {kind} named {name!r}.{guess}", listed)
 
 
 def add_plugin(path: Path) -> Entry:
@@ -93,6 +97,10 @@ def add_plugin(path: Path) -> Entry:
     path = Path(path).resolve()
     if path.suffix != ".py" or not path.is_file():
         raise SetupError(f"plugin {path} is not a Python file", "give the path of one .py file")
+    if not SAFE_STEM.fullmatch(path.stem):
+        raise SetupError(
+            f"plugin {path}: {path.stem!r} cannot be a name", "use letters, digits and '_', a letter first"
+        )
     kind, name = _identify(path)
     if name in _built_in(kind):
         raise SetupError(f"plugin {path} cannot take the built-in name {name!r}", "rename the file")
@@ -131,12 +139,17 @@ def _from_packages(kind: Kind) -> Mapping[str, Entry]:
     """Files that installed packages offer as entry points; the module is found, not imported."""
     found = {}
     for point in importlib.metadata.entry_points(group=f"glassbench.{kind}s"):
-        spec = importlib.util.find_spec(point.module)
-        if spec is not None and spec.origin is not None:
+        origin = point.dist.name if point.dist else "entry point"
+        try:
+            spec = importlib.util.find_spec(point.module)
+            if spec is None or spec.origin is None:
+                raise ModuleNotFoundError(f"no module named {point.module!r}")
             actual, name = _identify(Path(spec.origin))
-            origin = point.dist.name if point.dist else "entry point"
-            if actual == kind and name not in _built_in(kind):
-                found[name] = Entry(kind, name, Path(spec.origin), origin)
+        except Exception as error:  # somebody else's package must not stop ours
+            warnings.warn(f"{origin}: entry point {point.name} is left out: {error}", stacklevel=2)
+            continue
+        if actual == kind and name not in _built_in(kind):
+            found[name] = Entry(kind, name, Path(spec.origin), origin)
     return found
 
 
@@ -150,7 +163,7 @@ def parse(path: Path) -> ast.Module:
         return ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise SetupError(f"{path}, line {error.lineno}: {error.msg}", "mend the syntax") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SetupError(f"{path} cannot be read: {error}") from error
 
 
@@ -267,13 +280,15 @@ def _load(found: Entry) -> ModuleType:
             relative = found.path.relative_to(ROOT).with_suffix("")
             return importlib.import_module(".".join(relative.parts))
         return _load_file(found.path)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        if missing in PROJECT_PACKAGES or not missing:
+    except Exception as error:
+        missing = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if missing and missing not in PROJECT_PACKAGES:
+            raise Unsupported(f"needs {missing}") from error
+        if isinstance(error, SyntaxError):
+            raise SetupError(f"{error.filename}, line {error.lineno}: {error.msg}", "mend the syntax") from error
+        if found.origin == "built-in" or isinstance(error, SetupError | Unsupported):
             raise
-        raise Unsupported(f"needs {missing}") from error
-    except SyntaxError as error:
-        raise SetupError(f"{error.filename}, line {error.lineno}: {error.msg}", "mend the syntax") from error
+        raise SetupError(f"{found.path} cannot be imported: {type(error).__name__}: {error}", "mend it") from error
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -19,9 +19,7 @@ PACKAGES = {"torchvision": "torchvision", "timm": "timm", "numpy": "numpy", "sci
     "skimage": "scikit-image",
     "torch": "torch",
 }
-GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks") + (
-    "_global_backward_pre_hooks",
-)
+GLOBAL_HOOKS = [f"_global_{way}_{kind}" for way in ("forward", "backward") for kind in ("hooks", "pre_hooks")]
 
 
 def best_device() -> torch.device:

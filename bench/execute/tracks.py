@@ -72,7 +72,13 @@ def make(cell: Cell, lab: Lab, note: Any) -> Made:
 
 
 def stored_tensors(store: Store, key: str) -> dict[str, Tensor]:
-    """What a finished cell's method made, on the CPU."""
+    """What a finished cell's method made, on the CPU.
+
+    Raises:
+        KeyError: the cell has no record.
+        DamagedRecord: a file of the cell is not as it was written.
+    """
+    store.read(key, artifacts=True)
     return load_file(store.cell(key) / TENSORS)
 
 
@@ -103,13 +109,24 @@ def _look(cell: Cell, lab: Lab) -> Made:
     finally:
         model.passes = PassCounter()
         unchanged = model.checksum() == lab.checksum(cell.subject, cell.subject_key)
-        if not unchanged:
+        if not unchanged or has_leftovers(model):
             lab.forget(cell.subject, cell.subject_key)
     if not unchanged:
         raise RuntimeError(f"{cell.full_method} changed the subject's parameters or buffers")
     name = {"detection": "scores", "attribution": "maps"}.get(cell.track, "generated")
     artifacts = {name: torch.cat(answers).cpu()} | extra
     return Made(artifacts, watch.cost(counter, len(task)))
+
+
+def has_leftovers(model: Classifier) -> bool:
+    """Whether a method left something on the network that no checksum sees: a hook, a mode, a gradient to fill."""
+    modules, parameters = list(model.network.modules()), list(model.network.parameters())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return (
+        any(getattr(module, kind) for module in modules for kind in kinds)
+        or any(module.training or "forward" in vars(module) for module in modules)
+        or any(parameter.requires_grad or parameter.grad is not None for parameter in parameters)
+    )
 
 
 def whole_task(cell: Cell, lab: Lab, model: Classifier) -> tuple[Task, dict[str, Tensor]]:

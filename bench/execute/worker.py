@@ -121,7 +121,10 @@ def _end_with_parent(lifeline: Connection) -> None:
 
 def _print_to(log: Path) -> None:
     """Send all output, also that of libraries and crashes, to a file."""
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # a full disk: the cell will say so
+        handle = os.open(os.devnull, os.O_WRONLY)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1)

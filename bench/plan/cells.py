@@ -9,25 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench import registry
 from bench.contract import (
     TRACKS,
-    AdversarialTask,
-    AttributionTask,
-    Bound,
     Classifier,
-    DetectionTask,
-    InversionTask,
-    Recipe,
-    ReconstructionTask,
     SetupError,
-    Task,
-    TrainingTask,
     Unsupported,
-    VisualizationTask,
 )
+from bench.plan.stubs import stub_task, training_stub
 from bench.plan.suite import Block, MethodSpec, SubjectName, Suite, split_attack
 from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, DatasetCard, EvalTransform, open_dataset
@@ -373,8 +362,7 @@ class _Planner:
         instance = registry.make_method(f"{track}/{spec.name}", spec.variant, spec.settings)
         ask: Callable[[Any], str | None] = getattr(instance, "why_not", lambda task: None)
         if track == "training":
-            reason = ask(_training_stub(self.untrained(subject), self.data.card))
-            return ("skipped", reason) if reason else None
+            return _answer(ask, training_stub(self.untrained(subject), self.data.card))
         model = self.model(subject)
         if isinstance(model, Unsupported):
             return "unsupported", str(model)
@@ -382,8 +370,18 @@ class _Planner:
             return "skipped", f"needs logits, {subject} has none"
         if not model.num_classes and condition == "class":
             return "skipped", f"needs class logits, {subject} has none"
-        reason = ask(stub_task(track, model, condition, budget))
-        return ("skipped", reason) if reason else None
+        return _answer(ask, stub_task(track, model, condition, budget))
+
+
+def _answer(ask: Callable[[Any], str | None], task: Any) -> tuple[str, str] | None:
+    """What a method's ``why_not`` says; a fault in it costs the method's own cells alone."""
+    try:
+        reason = ask(task)
+    except SetupError:
+        raise
+    except Exception as error:
+        return "failed", f"why_not: {type(error).__name__}: {error}"
+    return ("skipped", reason) if reason else None
 
 
 def build_untrained(network: str, card: DatasetCard, seed: int) -> Any:
@@ -411,56 +409,3 @@ def structure_digest(network: Any) -> str:
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def check_tap(model: Classifier, tap: str) -> str:
-    """The tap's name, when the model has it; otherwise a ``SetupError`` that names those it has."""
-    if tap not in model.taps:
-        raise SetupError(f"{model.name} has no tap {tap!r}", f"it has: {', '.join(model.taps)}")
-    return tap
-
-
-def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Task:
-    """A task of two black images, for ``why_not``; also checks that the condition's tap exists."""
-    images = torch.zeros(2, *model.image_shape)
-    labels = torch.zeros(2, dtype=torch.int64)
-    common: dict[str, Any] = {"model": model, "places": torch.arange(2), "seed": 0, "budget": budget}
-    tap: str | None
-    match track:
-        case "reconstruction":
-            tap = check_tap(model, condition)
-            with torch.no_grad():
-                wanted = model.features(images, tap)
-            return ReconstructionTask(**common, tap=tap, wanted=wanted)
-        case "inversion":
-            return InversionTask(**common, labels=labels, real=images)
-        case "visualization":
-            is_class = condition == "class"
-            tap = None if is_class else check_tap(model, condition.removeprefix("channel_"))
-            return VisualizationTask(
-                **common,
-                kind="class" if is_class else "channel",
-                tap=tap,
-                targets=labels,
-                references=images,
-                reference_labels=labels,
-                real=images,
-            )
-        case "adversarial":
-            return AdversarialTask(**common, images=images, labels=labels, bound=Bound.parse(condition))
-        case "detection":
-            return DetectionTask(**common, images=images, clean=images, clean_labels=labels)
-        case _:
-            return AttributionTask(**common, images=images, labels=labels)
-
-
-def _training_stub(network: Any, card: DatasetCard) -> TrainingTask:
-    return TrainingTask(
-        network=network,
-        images=torch.zeros(2, *card.image_shape, dtype=torch.uint8),
-        labels=torch.zeros(2, dtype=torch.int64),
-        num_classes=card.num_classes,
-        recipe=Recipe(epochs=1, batch_size=2),
-        seed=0,
-        device=torch.device("cpu"),
-    )

@@ -103,12 +103,13 @@ class Classifier(nn.Module):
         count = self._backward_counter(len(images))
         seen: dict[str, Tensor] = {}
         inside = self.normalise(images)
-        count(inside)
+        if taps:  # without taps every gradient enters at the logits, and one watch there is enough
+            count(inside)
         with ExitStack() as hooks:
             for tap in taps:
                 hooks.callback(self._watch(tap, seen, len(images), stop and len(taps) == 1).remove)
             try:
-                out = self.network(_filled(inside))[: len(images)]
+                out = _first(self.network(_filled(inside)), len(images))
             except _Reached:
                 out = seen[taps[0]]
         for tensor in seen.values():
@@ -126,7 +127,7 @@ class Classifier(nn.Module):
                 raise SetupError(
                     f"{self.name}: tap {tap!r} gives a {type(tensor).__name__}, not a tensor", "tap elsewhere"
                 )
-            own = tensor[:images]
+            own = _first(tensor, images)
             seen[tap] = own.mean((2, 3)) if tap == PENULTIMATE and own.ndim == 4 else own
             if stop:
                 raise _Reached
@@ -168,6 +169,11 @@ def _filled(images: Tensor) -> Tensor:
     """The images, and grey ones (zeros after normalisation) behind them up to a multiple of ``FILL``."""
     spare = -len(images) % FILL
     return F.pad(images, (0,) * 7 + (spare,)) if spare else images
+
+
+def _first(tensor: Tensor, images: int) -> Tensor:
+    """Without the filling. A slice of everything would still cost two kernels in each backward pass."""
+    return tensor if len(tensor) == images else tensor[:images]
 
 
 def _head_of(network: nn.Module, num_classes: int) -> nn.Module:

@@ -1,0 +1,75 @@
+"""The smallest tasks there are, for asking a method whether it could run at all."""
+
+from typing import Any
+
+import torch
+
+from bench.contract import (
+    AdversarialTask,
+    AttributionTask,
+    Bound,
+    Classifier,
+    DetectionTask,
+    InversionTask,
+    Recipe,
+    ReconstructionTask,
+    SetupError,
+    Task,
+    TrainingTask,
+    VisualizationTask,
+)
+from bench.zoo.datasets import DatasetCard
+
+
+def check_tap(model: Classifier, tap: str) -> str:
+    """The tap's name, when the model has it; otherwise a ``SetupError`` that names those it has."""
+    if tap not in model.taps:
+        raise SetupError(f"{model.name} has no tap {tap!r}", f"it has: {', '.join(model.taps)}")
+    return tap
+
+
+def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Task:
+    """A task of two black images, for ``why_not``; also checks that the condition's tap exists."""
+    images = torch.zeros(2, *model.image_shape)
+    labels = torch.zeros(2, dtype=torch.int64)
+    common: dict[str, Any] = {"model": model, "places": torch.arange(2), "seed": 0, "budget": budget}
+    tap: str | None
+    match track:
+        case "reconstruction":
+            tap = check_tap(model, condition)
+            with torch.no_grad():
+                wanted = model.features(images, tap)
+            return ReconstructionTask(**common, tap=tap, wanted=wanted)
+        case "inversion":
+            return InversionTask(**common, labels=labels, real=images)
+        case "visualization":
+            is_class = condition == "class"
+            tap = None if is_class else check_tap(model, condition.removeprefix("channel_"))
+            return VisualizationTask(
+                **common,
+                kind="class" if is_class else "channel",
+                tap=tap,
+                targets=labels,
+                references=images,
+                reference_labels=labels,
+                real=images,
+            )
+        case "adversarial":
+            return AdversarialTask(**common, images=images, labels=labels, bound=Bound.parse(condition))
+        case "detection":
+            return DetectionTask(**common, images=images, clean=images, clean_labels=labels)
+        case _:
+            return AttributionTask(**common, images=images, labels=labels)
+
+
+def training_stub(network: Any, card: DatasetCard) -> TrainingTask:
+    """A training task of two black images."""
+    return TrainingTask(
+        network=network,
+        images=torch.zeros(2, *card.image_shape, dtype=torch.uint8),
+        labels=torch.zeros(2, dtype=torch.int64),
+        num_classes=card.num_classes,
+        recipe=Recipe(epochs=1, batch_size=2),
+        seed=0,
+        device=torch.device("cpu"),
+    )
