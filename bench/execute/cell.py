@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from bench.contract import BudgetExceeded, Diverged, SetupError, Skip, Unsupported
 from bench.execute import environment
+from bench.execute.gates import clean_accuracy
 from bench.execute.lab import Lab
 from bench.execute.measure import Expected, expected, measure
 from bench.execute.pictures import cell_sheet
@@ -246,5 +247,6 @@ def gate_note(cell: Cell, lab: Lab) -> dict[str, Any]:
     """Whether the subject is below its gate and was let through."""
     if not cell.override_gate or cell.gate is None or cell.track == "training":
         return {}
-    accuracy = lab.accuracy(cell)
-    return {"gate_overridden": True, "clean_accuracy": accuracy, "gate": cell.gate} if accuracy < cell.gate else {}
+    accuracy = clean_accuracy(cell, lab, cell.subject, cell.subject_key)
+    low = accuracy is None or accuracy < cell.gate
+    return {"gate_overridden": True, "clean_accuracy": accuracy, "gate": cell.gate} if low else {}

@@ -1,19 +1,17 @@
 """What cells share inside a worker: data, subjects and referees, loaded once and checked before each use."""
 
-import json
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.contract import Classifier, Skip, Undefined
+from bench.contract import Classifier
 from bench.ops import in_batches
 from bench.plan.cells import Cell, build_untrained, eval_transform
 from bench.plan.suite import SubjectName
-from bench.record import Store, write_atomic
+from bench.record import Store
 from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, open_dataset
 
@@ -58,34 +56,6 @@ class Lab:
 
     # -- networks ----------------------------------------------------------------------------------------------------
 
-    def subject(self, cell: Cell) -> Classifier:
-        """The network under test, its clean accuracy at or above its gate.
-
-        Raises:
-            Skip: it is below its gate.
-        """
-        model = self.model(cell, cell.subject, cell.subject_key)
-        gate = self.gate(cell)
-        if gate is not None and not cell.override_gate and (accuracy := self.accuracy(cell)) < gate:
-            raise Skip(
-                f"{cell.subject} has a clean accuracy of {accuracy:.3f}, below its gate of {gate:.4g}:"
-                " wrong weights, wrong normalisation or wrong data"
-            )
-        return model
-
-    def gate(self, cell: Cell) -> float | None:
-        """The clean accuracy below which the subject is refused: the suite's, or what its card allows."""
-        if cell.gate is not None or cell.subject_key is not None:
-            return cell.gate
-        card = weights.public_card(cell.subject)
-        return card.gate.lowest if card.gate else None
-
-    def judge(self, cell: Cell) -> Classifier | Undefined:
-        """The referee, or why there is none."""
-        if cell.judge is None:
-            return Undefined("the suite names no referee")
-        return self.model(cell, cell.judge, cell.judge_key)
-
     def model(self, cell: Cell, name: str, key: str | None) -> Classifier:
         """A network by its training cell's key, or public weights by name; kept for the next cell."""
         place = key or name
@@ -114,40 +84,6 @@ class Lab:
         weights.load_weights(untrained, subject_folder(self.store, key) / "weights.safetensors")
         wrapped = networks.wrap(untrained, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
         return wrapped.to(self.device)
-
-    def accuracy(self, cell: Cell) -> float:
-        """Clean accuracy of the cell's subject, for its gate; that of public weights is kept in the store."""
-        if cell.subject_key is not None:
-            reading = next(r for r in self.store.read(cell.subject_key).readings if r.stem == "top1")
-            if reading.value is None:
-                raise Skip(f"{cell.subject} has no top-1 accuracy: {reading.error}")
-            return reading.value
-        card = weights.public_card(cell.subject)
-        gate = card.gate or weights.Gate(accuracy=0.0, dataset=cell.dataset, split="test", count=1000)
-        facts = {"subject": cell.subject, "sha256": card.sha256, "on": f"{gate.dataset} {gate.split} {gate.count}"}
-        kept = self.store.root / "features" / f"gate.{cell.subject}.json"
-        if kept.is_file() and (known := json.loads(kept.read_text())).items() >= facts.items():
-            return float(known["accuracy"])
-        accuracy = self._measure(self.model(cell, cell.subject, None), gate, cell)
-        write_atomic(kept, json.dumps(facts | {"accuracy": accuracy}).encode())
-        return accuracy
-
-    def _measure(self, model: Classifier, gate: weights.Gate, cell: Cell) -> float:
-        """Accuracy as the gate asks for: of the logits, or of a linear probe on the penultimate layer."""
-        same = gate.dataset == cell.dataset
-        data = self.data(cell) if same else open_dataset(gate.dataset, self.root)
-
-        def shown(split: str, places: Tensor, look: Callable[[Classifier, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-            parts = [look(model, data.images(split, p).to(self.device).float() / 255).cpu() for p in places.split(64)]
-            return torch.cat(parts), data.labels(split)[places]
-
-        count = min(gate.count, len(data.labels(gate.split)))
-        places = torch.arange(count)
-        if gate.kind == "top1":
-            logits, labels = shown(gate.split, places, self.logits)
-            return float((logits.argmax(1) == labels).double().mean())
-        known = shown("train", torch.arange(len(data.labels("train"))), self.penultimate)
-        return weights.linear_probe(*known, *shown(gate.split, places, self.penultimate))
 
     # -- features of real images, shared by cells --------------------------------------------------------------------
 

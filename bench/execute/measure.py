@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.contract import Bound, Classifier, MetricCard, Undefined, Unsupported, seed_for
+from bench.execute.gates import refusal
 from bench.execute.lab import EVALUATION_BATCH, Lab
 from bench.execute.tracks import channel_tap, reference_places, wanted_labels
 from bench.ops import in_batches
@@ -67,7 +68,7 @@ def expected(cell: Cell, stem: str, judge_digest: str, data_digest: str) -> Expe
         data_digest: digest of the test images.
     """
     source = registry.source_digest("metric", stem)
-    reference = _sha("|".join((judge_digest, data_digest, str(cell.real_images))))
+    reference = _sha("|".join((judge_digest, data_digest, str(cell.real_images), str(cell.judge_gate))))
     return Expected(stem, source, reference, _sha("|".join((cell.key, stem, source, reference)))[:16])
 
 
@@ -151,7 +152,11 @@ class Roles:
         return self._logits(self.get("judge"), "real")
 
     def _judge(self) -> Classifier | Undefined:
-        return self.lab.judge(self.cell)
+        cell = self.cell
+        if cell.judge is None:
+            return Undefined("the suite names no referee")
+        reason = refusal(cell, self.lab, cell.judge, cell.judge_key, cell.judge_gate)
+        return Undefined(reason) if reason else self.lab.model(cell, cell.judge, cell.judge_key)
 
     def _logits(self, model: Classifier | Undefined, images: str) -> Tensor | Undefined:
         shown = self.get(images)

@@ -33,6 +33,7 @@ from bench.contract import (
     seed_for,
 )
 from bench.execute.checkpoint import FileCheckpoint
+from bench.execute.gates import refusal
 from bench.execute.lab import Lab, subject_folder
 from bench.ops import check_images, in_batches
 from bench.plan.cells import Cell, build_untrained
@@ -92,7 +93,10 @@ def file_digest(path: Path) -> str:
 
 
 def _look(cell: Cell, lab: Lab) -> Made:
-    model = lab.subject(cell)
+    reason = refusal(cell, lab, cell.subject, cell.subject_key, cell.gate)
+    if reason:
+        raise Skip(reason)
+    model = lab.model(cell, cell.subject, cell.subject_key)
     method = registry.make_method(cell.full_method, cell.variant, cell.settings)
     task, extra = whole_task(cell, lab, model)
     reason = method.why_not(task) if hasattr(method, "why_not") else None

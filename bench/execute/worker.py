@@ -1,5 +1,6 @@
 """A worker process: one device, kept warm, one cell after the other until nobody is left to ask."""
 
+import errno
 import faulthandler
 import os
 import signal
@@ -14,9 +15,9 @@ from typing import Literal
 
 from bench.execute.cell import Run, rescore, run_cell
 from bench.execute.lab import Lab
-from bench.execute.state import look_up, todo
+from bench.execute.state import look_up, set_aside, todo
 from bench.plan.cells import Cell
-from bench.record import Store, StoreFull
+from bench.record import DamagedRecord, Record, Store, StoreFull
 
 
 @dataclass(frozen=True)
@@ -85,30 +86,45 @@ def _carry_out(order: Order, lab: Lab, run: Run) -> Answer:
     from filelock import FileLock, Timeout
 
     cell, started = order.cell, time.perf_counter()
-    print(f"-- {cell.key} {cell}", flush=True)
     try:
+        print(f"-- {cell.key} {cell}", flush=True)
         with FileLock(lab.store.root / "locks" / f"{cell.key}.lock", timeout=0):
-            record = look_up(cell, lab.store, print)
-            what = todo(cell, lab.store, record, retry_failed=order.retry_failed, since=order.since)
-            if order.score_only:
-                if record is None or record.status != "ok":
-                    return Answer(cell.key, "done", "skipped", "no record to score")
-                record = rescore(cell, lab, record, again=True)
-            elif what == "run":
-                record = run_cell(cell, lab, run)
-            elif what == "score" and record is not None:
-                record = rescore(cell, lab, record)
-            assert record is not None
-            failed = tuple(f"{one.stem}: {one.error}" for one in record.readings if one.status == "failed")
-            seconds = time.perf_counter() - started
-            return Answer(cell.key, "done", record.status, record.error, seconds, what != "nothing", failed)
+            before = look_up(cell, lab.store, print)
+            after = _scored(order, lab, before) if order.score_only else _finished(order, lab, run, before)
+        if after is None:
+            return Answer(cell.key, "done", "skipped", "no record to score")
+        failed = tuple(f"{one.stem}: {one.error}" for one in after.readings if one.status == "failed")
+        seconds = time.perf_counter() - started
+        return Answer(cell.key, "done", after.status, after.error, seconds, after is not before, failed)
     except Timeout:
         return Answer(cell.key, "busy")
     except StoreFull as problem:
         return Answer(cell.key, "full", error=str(problem))
     except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Answer(cell.key, "full", error=f"no space left: {problem}")
         traceback.print_exc()
         return Answer(cell.key, "broken", error=f"{type(problem).__name__}: {problem}".split("\n")[0])
+
+
+def _finished(order: Order, lab: Lab, run: Run, record: Record | None) -> Record:
+    """The cell's record as it should be: the one there is, or that with new readings, or a new one."""
+    cell = order.cell
+    what = todo(cell, lab.store, record, retry_failed=order.retry_failed, since=order.since)
+    if record is None or what == "run":
+        return run_cell(cell, lab, run)
+    if what == "nothing":
+        return record
+    try:
+        return rescore(cell, lab, record)
+    except DamagedRecord as problem:  # its artifacts: without them there is nothing to read
+        set_aside(cell, lab.store, problem, print)
+        return run_cell(cell, lab, run)
+
+
+def _scored(order: Order, lab: Lab, record: Record | None) -> Record | None:
+    """The record with every reading that can be taken now, or None where no method has made anything."""
+    return rescore(order.cell, lab, record, again=True) if record is not None and record.status == "ok" else None
 
 
 def _end_with_parent(lifeline: Connection) -> None:

@@ -53,6 +53,7 @@ class Cell:
     judge_key: str | None = None
     attack_key: str | None = None
     gate: float | None = None
+    judge_gate: float | None = None
     override_gate: bool = False
     metrics: tuple[str, ...] = ()
     timeout_s: float = 3600.0
@@ -248,6 +249,7 @@ class _Planner:
                 judge_key=judge_key,
                 attack_key=attack_key,
                 gate=suite.gates.get(subject),
+                judge_gate=suite.gates.get(judge or ""),
                 override_gate=suite.override_gates,
                 metrics=self._metrics(track, block.metrics),
                 timeout_s=block.timeout_s or suite.timeout_s,

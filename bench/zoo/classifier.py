@@ -103,8 +103,7 @@ class Classifier(nn.Module):
         count = self._backward_counter(len(images))
         seen: dict[str, Tensor] = {}
         inside = self.normalise(images)
-        if taps:  # without taps every gradient enters at the logits, and one watch there is enough
-            count(inside)
+        count(inside)
         with ExitStack() as hooks:
             for tap in taps:
                 hooks.callback(self._watch(tap, seen, len(images), stop and len(taps) == 1).remove)
