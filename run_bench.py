@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -84,6 +86,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Run everything again, records or not.")] = False,
 ) -> None:
     """Run a suite to its leaderboards; the same command again goes on where it stopped."""
+    _check_folder(leaderboards)
     plan, chosen, place, root = _prepare(suite, profile, store, data, images, dataset, plugin, only, limit)
     _execute(plan, chosen, place, root, workers, retry_failed=retry_failed, force=force)
     _publish(place, plan.suite.board, leaderboards, plan)
@@ -138,8 +141,11 @@ def score(
     only: Annotated[list[str] | None, typer.Option(help="As for run.")] = None,
 ) -> None:
     """Take new or changed metrics over stored artifacts; no method is run."""
-    plan, chosen, place, root = _prepare(suite, profile, store, data, images, dataset, plugin, only, None)
-    _execute(plan, [cell for cell in chosen if place.has(cell.key)], place, root, workers, score_only=True)
+    _check_folder(leaderboards)
+    plan, chosen, place, root = _prepare(
+        suite, profile, store, data, images, dataset, plugin, only, None, recorded=True
+    )
+    _execute(plan, chosen, place, root, workers, score_only=True)
     _publish(place, plan.suite.board, leaderboards, plan)
 
 
@@ -303,8 +309,14 @@ def _prepare(
     plugin: list[Path] | None,
     only: list[str] | None,
     limit: int | None,
+    *,
+    recorded: bool = False,
 ) -> tuple[Plan, list[Cell], Store, Path | None]:
-    """Plan first and touch the store last, so that a wrong request leaves nothing behind."""
+    """Plan first and touch the store last, so that a wrong request leaves nothing behind.
+
+    Args:
+        recorded: choose only cells that have a record.
+    """
     loaded, root = _load(suite, profile, data, images, dataset, plugin)
     from bench.execute.runner import index_of
     from bench.plan.cells import make_plan
@@ -312,9 +324,21 @@ def _prepare(
 
     made = make_plan(loaded, root)
     chosen = _choose(made, only, limit)
+    if recorded:
+        known = Store.open(store)
+        chosen = [cell for cell in chosen if known.has(cell.key)]
+        if not chosen:
+            raise _setup(f"no cell of {loaded.board} has a record in {store}", "run the suite first")
     place = Store.create(store)
     place.write_index(index_of(made))
     return made, chosen, place, root
+
+
+def _check_folder(folder: Path) -> None:
+    """The folder is there or can be made: found out before hours of work, not after."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise _setup(f"boards cannot be written to {folder}: {there} is not a writable folder", "give --leaderboards")
 
 
 def _choose(made: Plan, only: list[str] | None, limit: int | None) -> list[Cell]:
@@ -337,28 +361,41 @@ def _matches(cell: Cell, pattern: str) -> bool:
 
 
 def _execute(
-    plan: Plan, cells: list[Cell], place: Store, root: Path | None, workers: int | None, **flags: bool
+    plan: Plan,
+    cells: list[Cell],
+    place: Store,
+    root: Path | None,
+    workers: int | None,
+    *,
+    force: bool = False,
+    **flags: bool,
 ) -> None:
     """Run the cells; a failure ends the command with status 1 after the boards of what there is were made."""
     from bench.execute.environment import best_device
     from bench.execute.progress import Progress
     from bench.execute.runner import Runner
     from bench.plan.estimate import bytes_of, seconds_of
+    from bench.record import StoreFull
 
     count = _workers(workers, plan.suite.threads)
-    seconds = seconds_of(plan, root, best_device())
-    room = sum(bytes_of(cell, plan) for cell in cells if not place.has(cell.key))
+    new = [cell for cell in cells if force or not place.has(cell.key)]
+    every = seconds_of(plan, root, best_device()) if new else {}
+    seconds = {cell.key: every[cell.key] for cell in new}
+    room = sum(bytes_of(cell, plan) for cell in new)
     free = shutil.disk_usage(place.root).free
     out.print(
         f"{plan.suite.board}: {len(cells)} cells, {count} workers with {plan.suite.threads} threads each; at most "
-        f"{_span(sum(seconds[cell.key] for cell in cells if not place.has(cell.key)) / count)};"
+        f"{_span(sum(seconds.values()) / count)};"
         f" {room / 2**20:.0f} MiB on disk needed, {free / 2**20:,.0f} free",
         highlight=False,
     )
     if room > free:
-        raise _setup(f"{place.root} has {free / 2**20:.0f} MiB free, {room / 2**20:.0f} are needed", "make room")
+        raise StoreFull(
+            f"{place.root} has {free / 2**20:.0f} MiB free, {room / 2**20:.0f} are needed",
+            "make space and give the same command again",
+        )
     with Progress(out, cells, seconds, count) as progress:
-        outcome = Runner(plan, cells, place, root, progress, workers=count, **flags).go()
+        outcome = Runner(plan, cells, place, root, progress, workers=count, force=force, **flags).go()
     progress.summary(outcome)
     global _status
     _status = outcome.exit_status
@@ -459,12 +496,17 @@ def _readable_errors() -> Iterator[None]:
 def _status_of(problem: Exception) -> int | None:
     """Exit status of an error that the user can mend; None for one that is ours. Loads nothing unless one happened."""
     from bench.contract import SetupError
+
+    if isinstance(problem, SetupError):  # a mistyped name is told before the boards' library is loaded
+        return 2
     from bench.leaderboard import BoardError
     from bench.record import StoreError, StoreFull
 
-    if isinstance(problem, StoreFull):
+    if isinstance(problem, StoreFull) or (
+        isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT)
+    ):
         return 1
-    return 2 if isinstance(problem, SetupError | StoreError | BoardError) else None
+    return 2 if isinstance(problem, StoreError | BoardError) else None
 
 
 def main() -> None:
@@ -473,6 +515,8 @@ def main() -> None:
         try:
             app(standalone_mode=True)
         except SystemExit as end:
+            if end.code == 130:  # what typer makes of Ctrl-C
+                raise KeyboardInterrupt from None
             sys.exit(end.code or _status)
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -503,24 +503,3 @@ def metric(
         return function
 
     return mark
-
-
-# ---- data sets -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Images of one part of a data set, read and in order.
-
-    Args:
-        images: (N, C, H, W) uint8.
-        labels: (N,) int64.
-        digest: sha256 of pixels and labels.
-    """
-
-    images: Tensor
-    labels: Tensor
-    digest: str = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.labels)

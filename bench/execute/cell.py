@@ -58,6 +58,7 @@ def run_cell(cell: Cell, lab: Lab, run: Run) -> Record:
         record = blank_record(cell, run, lab.device, started).model_copy(update={"status": status, "error": error})
         values: Mapping[str, Any] = {}
         if made is not None:
+            environment.reset(int(cell.spec["threads"]))  # a method may have left any switch as it liked
             readings, values = measure(cell, lab, made.artifacts, expectations(cell, lab.store))
             notes |= gate_note(cell, lab) | made.notes | {"metrics_s": sum(reading.seconds for reading in readings)}
             record = record.model_copy(update={"readings": tuple(readings), "cost": made.cost})
@@ -192,7 +193,7 @@ def _attempt(cell: Cell, lab: Lab, log: Callable[[str], None]) -> tuple[Status, 
         return "failed", first_line(reason), _trace(), None
     except (torch.OutOfMemoryError, MemoryError) as problem:
         return "oom", first_line(problem), {}, None
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         if "not enough memory" in str(problem) or "can't allocate memory" in str(problem):  # torch on a CPU
             return "oom", first_line(problem), {}, None
         if "No space left" in str(problem):  # safetensors wraps the system's error

@@ -75,7 +75,7 @@ def _checksum(skeleton: str, tensors: Mapping[str, Tensor]) -> str:
     """CRC-32 over everything: safetensors itself does not notice a flipped byte."""
     value = zlib.crc32(skeleton.encode())
     for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy(), value)
+        value = zlib.crc32(tensors[name].flatten().view(torch.uint8).numpy().data, value)
     return f"{value:08x}"
 
 

@@ -66,7 +66,7 @@ class Progress:
         self.counts[status] += 1
         self.running.pop(cell.key, None)
         expected = self.left.pop(cell.key, 0.0)
-        if ran and status == "ok":
+        if ran and status == "ok" and expected:  # a cell that was only measured anew had no estimate
             self.estimated += expected
             self.measured += seconds
         if status not in ("ok", "skipped", "unsupported"):

@@ -20,7 +20,7 @@ from bench import registry
 from bench.contract import TRACKS
 from bench.execute import environment
 from bench.execute.cell import Run, blank_record, identity_of
-from bench.execute.state import look_up, todo
+from bench.execute.state import complaints, look_up, todo
 from bench.execute.worker import Answer, Order, Setup, serve
 from bench.plan.cells import Cell, Plan
 from bench.record import IndexedCell, Status, Store, StoreFull, SuiteIndex
@@ -61,7 +61,7 @@ class Outcome:
         statuses: status → number of the suite's own cells.
         ran: cells that a method or metric was run for.
         full: the disk filled up.
-        failures: (cell, status, error) of what did not end well.
+        failures: (cell, status, error) of what did not end well, metrics that failed on good cells included.
         busy_s: seconds that workers spent on cells.
     """
 
@@ -73,7 +73,7 @@ class Outcome:
 
     @property
     def exit_status(self) -> int:
-        """0 when every cell, those that others need included, is ok, skipped or unsupported; 1 otherwise."""
+        """0 when every cell, those that others need included, is ok, skipped or unsupported and no metric failed."""
         return 1 if self.failures or self.full else 0
 
 
@@ -101,12 +101,16 @@ class _Worker:
             self.pipe.send(order)
 
     def log_tail(self) -> str:
-        """What the process printed since it took its cell, at most the last 4000 characters."""
+        """What the process printed since it took its cell, at most the last 4000 characters.
+
+        The list of loaded modules at the end of a crash's report would drive out where it happened.
+        """
         if not self.setup.log.exists():
             return ""
         with self.setup.log.open("rb") as file:
             file.seek(self.log_start)
-            return file.read().decode(errors="replace")[-4000:]
+            lines = file.read().decode(errors="replace").splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("Extension modules:"))[-4000:]
 
     def end(self, patience_s: float = 0.0) -> None:
         """Stop the process: asked first when there is patience, then killed."""
@@ -125,7 +129,7 @@ class Runner:
     """One ``run`` of a plan on a store.
 
     Args:
-        cells: in an order in which needs come first.
+        cells: what to do, with all that it needs.
         workers: how many processes; they share the CPU or the GPUs in turn.
     """
 
@@ -145,8 +149,9 @@ class Runner:
         now = datetime.now(UTC)
         self.run = Run(f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", plan.suite.suite, plan.suite.version)
         self.plan, self.store, self.root, self.watcher = plan, store, root, watcher
-        self.pending = {cell.key: cell for cell in cells}
+        self.pending = {cell.key: cell for cell in _most_needed_first(cells)}
         self.settled: dict[str, tuple[str, str]] = {}
+        self.due: set[str] = set()  # cells that were looked at and need a worker; what has changed since, it will see
         self.tried: Counter[str] = Counter()
         self.failed_starts = 0
         self.busy_until: dict[str, float] = {}
@@ -186,7 +191,8 @@ class Runner:
                 continue
             if any(key in self.pending for key in cell.needs):
                 continue
-            if not self._settle_without_worker(cell):
+            if cell.key in self.due or not self._settle_without_worker(cell):
+                self.due.add(cell.key)
                 worker = self._idle_worker()
                 if worker is None:
                     return
@@ -196,8 +202,6 @@ class Runner:
 
     def _settle_without_worker(self, cell: Cell) -> bool:
         """True when the cell has its record already, or must be skipped."""
-        if cell.key in self.busy_until:  # another run has or had it: only its worker's lock can tell
-            return False
         if not self.flags["score_only"]:
             unmet = [key for key in cell.needs if self.settled.get(key, ("ok", ""))[0] != "ok"]
             if unmet:
@@ -213,6 +217,7 @@ class Runner:
             what = todo(cell, self.store, record, retry_failed=self.flags["retry_failed"], since=self.since)
             if what == "nothing":
                 assert record is not None
+                self._complain(cell, complaints(record))
                 self._settle(cell, record.status, record.error, 0.0, ran=False)
                 return True
             if what == "score":
@@ -272,6 +277,7 @@ class Runner:
                 self._fail(cell, "failed", answer.error, worker.log_tail())
             case _:
                 self.outcome.busy_s += answer.seconds
+                self._complain(cell, answer.complaints)
                 self._settle(cell, answer.status, answer.error, answer.seconds, ran=answer.ran)
 
     def _lost(self, worker: _Worker) -> None:
@@ -326,6 +332,12 @@ class Runner:
             self.store.commit(record, {}, self.store.stage(cell.key))
         self._settle(cell, status, error, 0.0, ran=False)
 
+    def _complain(self, cell: Cell, lines: Iterable[str]) -> None:
+        """Say which metrics failed on a cell; the method's work is kept, but the run did not end well."""
+        for line in lines:
+            self.outcome.failures.append((cell, "metric failed", line))
+            self.watcher.say(f"metric failed: {cell} ({cell.key}): {line}")
+
     def _settle(self, cell: Cell, status: str, error: str, seconds: float, *, ran: bool) -> None:
         del self.pending[cell.key]
         self.settled[cell.key] = (status, error)
@@ -335,6 +347,13 @@ class Runner:
         if status not in ("ok", "skipped", "unsupported"):
             self.outcome.failures.append((cell, status, error))
         self.watcher.finished(cell, status, error, seconds, ran)
+
+
+def _most_needed_first(cells: Iterable[Cell]) -> list[Cell]:
+    """What most others wait for, such as the referee's training, before the rest, or workers would idle for it."""
+    every = list(cells)
+    waiting = Counter(key for cell in every for key in cell.needs)
+    return sorted(every, key=lambda cell: -waiting[cell.key])
 
 
 def index_of(plan: Plan) -> SuiteIndex:

@@ -53,6 +53,11 @@ def todo(cell: Cell, store: Store, record: Record | None, *, retry_failed: bool 
     return "score" if stale else "nothing"
 
 
+def complaints(record: Record) -> tuple[str, ...]:
+    """The metrics that failed on a cell, one line each."""
+    return tuple(f"{reading.stem}: {reading.error}" for reading in record.readings if reading.status == "failed")
+
+
 def _has_other_inputs(cell: Cell, store: Store, record: Record) -> bool:
     """Whether the subject's weights or the attacked images are no longer those that the record was made with."""
     known = record.provenance

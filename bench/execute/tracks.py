@@ -331,6 +331,8 @@ def _train(cell: Cell, lab: Lab, note: Any) -> Made:
     recipe: Mapping[str, Any] = cell.spec["recipe"]
     folder = subject_folder(lab.store, cell.key)
     folder.mkdir(parents=True, exist_ok=True)
+    for left in (*folder.glob(".weights.*"), *folder.glob("*.tmp")):  # by a process killed while it wrote
+        left.unlink()
     checkpoint = FileCheckpoint(folder / "unfinished.safetensors")
     chosen = data.select("train", int(cell.spec["training_images"])).sort().values
     task = TrainingTask(

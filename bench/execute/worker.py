@@ -15,7 +15,7 @@ from typing import Literal
 
 from bench.execute.cell import Run, rescore, run_cell
 from bench.execute.lab import Lab
-from bench.execute.state import look_up, set_aside, todo
+from bench.execute.state import complaints, look_up, set_aside, todo
 from bench.plan.cells import Cell
 from bench.record import DamagedRecord, Record, Store, StoreFull
 
@@ -93,9 +93,8 @@ def _carry_out(order: Order, lab: Lab, run: Run) -> Answer:
             after = _scored(order, lab, before) if order.score_only else _finished(order, lab, run, before)
         if after is None:
             return Answer(cell.key, "done", "skipped", "no record to score")
-        failed = tuple(f"{one.stem}: {one.error}" for one in after.readings if one.status == "failed")
         seconds = time.perf_counter() - started
-        return Answer(cell.key, "done", after.status, after.error, seconds, after is not before, failed)
+        return Answer(cell.key, "done", after.status, after.error, seconds, after is not before, complaints(after))
     except Timeout:
         return Answer(cell.key, "busy")
     except StoreFull as problem:

@@ -16,7 +16,7 @@ from bench.contract import (
     SetupError,
     Unsupported,
 )
-from bench.plan.stubs import stub_task, training_stub
+from bench.plan.stubs import check_channels, stub_task, training_stub
 from bench.plan.suite import Block, MethodSpec, SubjectName, Suite, split_attack
 from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, DatasetCard, EvalTransform, open_dataset
@@ -336,6 +336,8 @@ class _Planner:
             self.data.select("train", block.references)
         if (track == "inversion" or condition == "class") and not all(0 <= t < classes for t in block.targets or ()):
             raise SetupError(f"{track}: a target of {block.targets} is out of range", f"{name} has 0 to {classes - 1}")
+        if condition.startswith("channel_") and not isinstance(model := self.model(subject), Unsupported):
+            check_channels(model, condition.removeprefix("channel_"), block.targets or ())
         if not SubjectName.parse(subject).is_trained_here:
             shape = weights.public_card(subject).image_shape
             shown = self.data.images("test", places[:1], eval_transform(subject, self.data.card))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from bench.contract import Unsupported
 from bench.plan.cells import Cell, Plan, build_untrained
 from bench.plan.suite import SubjectName
 from bench.zoo import weights
@@ -28,9 +27,9 @@ def seconds_of(plan: Plan, root: Path | None, device: torch.device) -> dict[str,
         for cell in plan.cells:
             network = SubjectName.parse(cell.subject).network if cell.track != "training" else cell.subject
             name = network or cell.subject
-            if name not in known:
+            if cell.skip is None and name not in known:
                 known[name] = _seconds_a_pass(cell.subject, network, plan.data, root, device)
-            found[cell.key] = 0.0 if cell.skip else cell.passes * known[name]
+            found[cell.key] = cell.passes * known[name] if cell.skip is None else 0.0
         return found
     finally:
         torch.set_num_threads(before)
@@ -47,14 +46,11 @@ def bytes_of(cell: Cell, plan: Plan) -> int:
 
 def _seconds_a_pass(subject: str, network: str, card: DatasetCard, root: Path | None, device: torch.device) -> float:
     """Half of one forward and backward pass of one image, measured in a small batch."""
-    try:
-        if network:
-            model = build_untrained(network, card, seed=0).to(device).eval().requires_grad_(False)
-        else:
-            model = weights.load_public(subject, root).to(device)
-            card = dataclasses.replace(card, image_shape=model.image_shape)
-    except Unsupported:
-        return 0.0
+    if network:
+        model = build_untrained(network, card, seed=0).to(device).eval().requires_grad_(False)
+    else:
+        model = weights.load_public(subject, root).to(device)
+        card = dataclasses.replace(card, image_shape=model.image_shape)
     batch = 16 if card.image_shape[1] <= 64 else 2
     images = (
         torch.rand(batch, *card.image_shape, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()

@@ -1,5 +1,6 @@
 """The smallest tasks there are, for asking a method whether it could run at all."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -26,6 +27,16 @@ def check_tap(model: Classifier, tap: str) -> str:
     if tap not in model.taps:
         raise SetupError(f"{model.name} has no tap {tap!r}", f"it has: {', '.join(model.taps)}")
     return tap
+
+
+def check_channels(model: Classifier, tap: str, channels: Iterable[int]) -> None:
+    """Raise ``SetupError`` unless the tap has all of these channels."""
+    with torch.no_grad():
+        seen = model.features(torch.zeros(1, *model.image_shape), check_tap(model, tap))
+    count = seen.shape[2] if seen.ndim == 3 else seen.shape[1]
+    for channel in channels:
+        if not 0 <= channel < count:
+            raise SetupError(f"channel {channel} is out of range", f"{tap} has 0 to {count - 1}")
 
 
 def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Task:

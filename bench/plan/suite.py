@@ -15,7 +15,7 @@ from bench.zoo.networks import network_card
 from bench.zoo.weights import public_card, public_names
 
 SUITES = Path(__file__).resolve().parent.parent / "suites"
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,59}")
 
 
 class _Strict(BaseModel):

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -104,13 +103,14 @@ class Classifier(nn.Module):
         seen: dict[str, Tensor] = {}
         inside = self.normalise(images)
         count(inside)
-        with ExitStack() as hooks:
-            for tap in taps:
-                hooks.callback(self._watch(tap, seen, len(images), stop and len(taps) == 1).remove)
-            try:
-                out = _first(self.network(_filled(inside)), len(images))
-            except _Reached:
-                out = seen[taps[0]]
+        hooks = [self._watch(tap, seen, len(images), stop and len(taps) == 1) for tap in taps]
+        try:
+            out = _first(self.network(_filled(inside)), len(images))
+        except _Reached:
+            out = seen[taps[0]]
+        finally:
+            for hook in hooks:
+                hook.remove()
         for tensor in seen.values():
             count(tensor)
         count(out)
