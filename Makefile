@@ -25,7 +25,7 @@ lint: .venv/.ready
 	$(BIN)/mypy
 
 perf: .venv/.ready
-	@set -e; for script in tests/perf/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@missed=0; for script in tests/perf/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || missed=1; done; exit $$missed
 
 torture: .venv/.ready
 	$(BIN)/python -m pytest -m torture -s
