@@ -149,17 +149,21 @@ class ThreadWorker(_Worker):
         self.since = time.monotonic()
         thread = threading.Thread(target=self._serve, args=(theirs,), daemon=True)
         thread.start()
-        # `listen` stays silent, as the sentinel of a process does that lives
-        self.process = SimpleNamespace(
-            sentinel=listen, is_alive=thread.is_alive, join=thread.join, kill=lambda: None, exitcode=None
-        )
+        # `listen` stays silent, as the sentinel of a living process does
+        self.process = SimpleNamespace(sentinel=listen, is_alive=thread.is_alive, join=thread.join, exitcode=None)
 
     def _serve(self, pipe: Any) -> None:
         lab = Lab(Store.open(self.setup.store), self.setup.root, torch.device("cpu"))
         pipe.send(Answer("", "ready"))
-        with contextlib.suppress(EOFError):
-            while (order := pipe.recv()) is not None:
+        with contextlib.suppress(EOFError, OSError):
+            while order := pipe.recv():
                 pipe.send(_carry_out(order, lab, self.setup.run))
+
+    def end(self, patience_s: float = 0.0) -> None:
+        """A thread cannot be killed: it ends by itself when nobody is at the other end of its pipe."""
+        self.pipe.close()
+        self.lifeline.close()
+        self.process.join()
 
 
 def run_in_workers(
