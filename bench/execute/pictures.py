@@ -1,6 +1,7 @@
 """Contact sheets: what a method made, as one picture."""
 
 import dataclasses
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from bench.execute.lab import Lab
 from bench.plan.cells import Cell, Plan
-from bench.record import Store
+from bench.record import Store, write_atomic
 
 SHOWN = 40
 COLUMNS = 10
@@ -101,5 +102,7 @@ def _stacked(title: str, rows: Mapping[str, Image.Image], path: Path) -> Path:
         draw.text((8, top), name, fill="black", font=font)
         canvas.paste(strip, (8, top + 22))
         top += strip.height + 34
-    canvas.save(path)
+    content = io.BytesIO()
+    canvas.save(content, format="PNG")
+    write_atomic(path, content.getvalue())
     return path

@@ -12,7 +12,7 @@ from bench import registry
 from bench.contract import TRACKS, Bound, SetupError
 from bench.zoo.datasets import dataset_card, dataset_names
 from bench.zoo.networks import network_card
-from bench.zoo.weights import public_card, public_names
+from bench.zoo.weights import public_card
 
 SUITES = Path(__file__).resolve().parent.parent / "suites"
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,59}")
@@ -317,8 +317,3 @@ def _readable(error: ValidationError, file: str) -> SetupError:
         return SetupError(f"{file}: {place}: {str(wrong).splitlines()[0]}", "keys are explained in bench/plan/suite.py")
     found = "" if first["type"] == "missing" else f", got {first['input']!r}"
     return SetupError(f"{file}: {place}: {first['msg']}{found}")
-
-
-def public_subjects() -> list[str]:
-    """Names of all subjects whose weights come from files."""
-    return public_names()
