@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -204,10 +205,11 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionTask(Task):
-    """Find the images behind the features. The images themselves are not in the task."""
+    """Find the images behind the features."""
 
     tap: str
     wanted: Tensor  # (B, …) the tap's tensor for the real images
+    real: Tensor | None = None  # (B, C, H, W) the images themselves; only for methods marked `reference`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,7 +402,8 @@ def method(
 
     The class has its track's verb and may have ``why_not(task) -> str | None`` (the reason to skip: it is asked
     before a run, with a task whose network may be untrained) and ``fit(task)`` (called once a cell with all images
-    at once; what it returns is ``task.fitted`` in each batch).
+    at once; what it returns is ``task.fitted`` in each batch) and ``describe(task)`` (after the verb, with the same
+    batch: a mapping with some of the names in ``DESCRIPTIONS``, for metrics that need to know what was asked for).
 
     Args:
         source: paper, section, arXiv number, or where else the method comes from.
@@ -453,14 +456,28 @@ ROLES: Mapping[str, str] = {
     "wanted_features": "(N, …): the subject's tap on the originals",
     "generated_features": "(N, …): the subject's tap on what the method made",
     "referee_features": "(N, D): the referee's penultimate layer on what the method made",
-    "real_referee_features": "(M, D): the referee's penultimate layer on the reference images",
+    "real_referee_features": "(M, D): the referee's penultimate layer on the images of `real`, in their order",
+    "inception_features": "(N, 2048): the FID Inception's pooled features of what the method made",
+    "real_inception_features": "(M, 2048): the same of the images of `real`",
+    "dinov2_features": "(N, 768): DINOv2 ViT-B/14's class token on what the method made",
+    "real_dinov2_features": "(M, 768): the same of the images of `real`",
+    "clip_logits": "(N, K): CLIP's similarity of what the method made with a sentence on each class",
+    "wanted_distribution": "(N, K): the probabilities asked for; one-hot at the label unless the method says otherwise",
+    "latent_groups": "(N,) int64: images of equal number differ by the method's latent alone, if it says so",
     "activation": "(N,): how strongly each image drives its target (visualization)",
     "scores": "(N,): the detector's scores",
     "attacked": "(N,) bool: which images were attacked",
     "maps": "(N, H, W): the attribution maps",
+    "randomised_maps": "(N, H, W): the method's maps of the same images for the subject with its weights drawn anew",
     "target": "the subject itself, a function from (B, C, H, W) images to (B, K) logits; no axis of images",
+    "lpips_alex": "LPIPS 0.1 with AlexNet, a function of two (B, 3 or 1, H, W) batches to (B,); no axis of images",
+    "lpips_vgg": "the same with VGG-16",
     "bound": "the condition's Bound; no axis of images",
+    "cost": "what the cell cost, a Mapping of the columns `wall_s`, `forward_passes`, …; no axis of images",
 }
+
+# What a method may say of its images besides making them: `describe(task)` returns a mapping with some of these names.
+DESCRIPTIONS = ("wanted_distribution", "latent_groups")
 
 
 def metric(
@@ -477,7 +494,11 @@ def metric(
     partial: bool = False,
     id: str = "",
 ) -> Callable[[Marked], Marked]:
-    """Mark a function as the metric of its file. Its parameters are role names (``ROLES``), passed by keyword.
+    """Mark a function as the metric of its file.
+
+    Its parameters are role names (``ROLES``) and, with defaults, settings. All are keyword-only, so that what was
+    generated and what is real cannot change places. Its docstring says how the number is made, where that comes from
+    ("Source:"), and when it misleads ("Beware:").
 
     Args:
         unit: "fraction", "db", "intensity", "nat", "fid", "auc", …
@@ -492,10 +513,16 @@ def metric(
         replicates: how many bootstrap replicates the harness makes of a "set" metric.
         partial: images without a value (NaN) are left out of the mean; otherwise one of them makes it undefined.
         id: the name on the boards when the stem does not say it all; ``{referee}`` is filled in.
+
+    Raises:
+        TypeError: when marking, a parameter that could be given by position.
     """
     default: dict[str, Literal["image", "class", "none"]] = {"image": "image", "class": "class", "set": "image"}
 
     def mark(function: Marked) -> Marked:
+        for name, parameter in inspect.signature(function).parameters.items():  # type: ignore[arg-type]
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                raise TypeError(f"{function.__name__}: make {name!r} keyword-only: def {function.__name__}(*, …)")  # type: ignore[attr-defined]
         card = MetricCard(
             unit, better, per, bounds, tracks, resample or default[per], decimals, version, replicates, partial, id
         )

@@ -14,7 +14,7 @@ from bench.ops import check_logits, label_place
     tracks=("inversion",),
     id="accuracy_gap_{referee}",
 )
-def accuracy_gap(target_logits: Tensor, referee_logits: Tensor, labels: Tensor) -> Tensor:
+def accuracy_gap(*, target_logits: Tensor, referee_logits: Tensor, labels: Tensor) -> Tensor:
     """Inversion accuracy minus referee agreement, image by image: near 1 the images are adversarial examples.
 
     Source: this difference is the definition; no paper to match.

@@ -7,7 +7,7 @@ from bench.ops import check_axes, check_finite
 
 
 @metric(unit="activation", better="higher", per="image", bounds=(None, None), tracks=("visualization",))
-def activation(activation: Tensor) -> Tensor:
+def activation(*, activation: Tensor) -> Tensor:
     """The neuron's activation on each image: the class logit, or the channel's mean over places.
 
     In the subject's own units: it compares methods on one subject and neuron, never two subjects.

@@ -8,7 +8,7 @@ from bench.ops import check_scores
 
 
 @metric(unit="auc", better="higher", per="set", bounds=(0.0, 1.0), tracks=("detection",))
-def aupr(scores: Tensor, attacked: Tensor) -> Tensor | Undefined:
+def aupr(*, scores: Tensor, attacked: Tensor) -> Tensor | Undefined:
     """Area under the precision–recall curve as a sum of steps, attacked images being the positives.
 
     Σ over thresholds of (recall_t − recall_{t−1}) · precision_t; images of equal score pass the threshold together.

@@ -8,7 +8,7 @@ from bench.ops import check_scores
 
 
 @metric(unit="auc", better="higher", per="set", bounds=(0.0, 1.0), tracks=("detection",))
-def auroc(scores: Tensor, attacked: Tensor) -> Tensor | Undefined:
+def auroc(*, scores: Tensor, attacked: Tensor) -> Tensor | Undefined:
     """Chance that an attacked image has a higher score than a clean one, ties counted half.
 
     Equal to the area under the ROC curve.

@@ -15,7 +15,7 @@ from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
     tracks=("inversion", "visualization"),
     id="coverage_k5_{referee}_penultimate",
 )
-def coverage(referee_features: Tensor, real_referee_features: Tensor, *, k: int = 5) -> Tensor | Undefined:
+def coverage(*, referee_features: Tensor, real_referee_features: Tensor, k: int = 5) -> Tensor | Undefined:
     """Share of real images with a generated image nearer than their k-th nearest real neighbour.
 
     It grows with the number of generated images: compare equal numbers only.

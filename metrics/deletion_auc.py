@@ -18,7 +18,7 @@ from bench.ops import check_attribution, mean_height, swap_curve
     id="deletion_auc_zero",
 )
 def deletion_auc(
-    maps: Tensor, real: Tensor, labels: Tensor, target: Callable[[Tensor], Tensor], *, steps: int = 28
+    *, maps: Tensor, real: Tensor, labels: Tensor, target: Callable[[Tensor], Tensor], steps: int = 28
 ) -> Tensor:
     """Area under the label's softmax probability against the share of pixels blackened, most important ones first.
 

@@ -15,7 +15,7 @@ from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
     tracks=("inversion", "visualization"),
     id="density_k5_{referee}_penultimate",
 )
-def density(referee_features: Tensor, real_referee_features: Tensor, *, k: int = 5) -> Tensor | Undefined:
+def density(*, referee_features: Tensor, real_referee_features: Tensor, k: int = 5) -> Tensor | Undefined:
     """1/k times the number of real images whose k-th nearest real neighbour is further off than the generated image.
 
     About 1 on average for real images; above 1 for images that crowd where real ones are dense.

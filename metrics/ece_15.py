@@ -10,7 +10,7 @@ BINS = 15
 
 
 @metric(unit="fraction", better="lower", per="set", bounds=(0.0, 1.0), tracks=("training",), id="ece_15_equal_width")
-def ece_15(target_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
+def ece_15(*, target_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
     """Gap between mean confidence and accuracy in 15 equally wide bins of confidence, weighted by their counts.
 
     Σ_b |B_b|/N · |accuracy(B_b) − confidence(B_b)|, bin b being ((b − 1)/15, b/15] and confidence the largest softmax

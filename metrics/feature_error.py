@@ -8,7 +8,7 @@ from bench.ops import check_finite
 
 
 @metric(unit="ratio", better="lower", per="image", bounds=(0.0, None), tracks=("reconstruction",))
-def feature_error(generated_features: Tensor, wanted_features: Tensor) -> Tensor | Undefined:
+def feature_error(*, generated_features: Tensor, wanted_features: Tensor) -> Tensor | Undefined:
     """‖f(x̂) − f(x)‖₂ / ‖f(x)‖₂ at the condition's tap, over all numbers of the tap.
 
     Source: square root of the normalised loss of Mahendran & Vedaldi 2015, section 3, arXiv:1412.0035.

@@ -16,7 +16,7 @@ from bench.ops import check_two_sets
     replicates=100,
     id="frechet_{referee}_penultimate",
 )
-def frechet_referee_penultimate(referee_features: Tensor, real_referee_features: Tensor) -> Tensor | Undefined:
+def frechet_referee_penultimate(*, referee_features: Tensor, real_referee_features: Tensor) -> Tensor | Undefined:
     """‖μ₁ − μ₂‖² + tr(S₁ + S₂ − 2 (S₁ S₂)^½), S the unbiased covariances, all in float64.
 
     tr (S₁ S₂)^½ is the sum of the singular values of X Yᵀ/√((n − 1)(m − 1)), X and Y the centred features: no matrix

@@ -8,7 +8,7 @@ from bench.ops import check_axes, check_finite
 
 
 @metric(unit="gini", better="higher", per="image", bounds=(0.0, 1.0), tracks=("attribution",), partial=True)
-def gini_sparsity(maps: Tensor) -> Tensor | Undefined:
+def gini_sparsity(*, maps: Tensor) -> Tensor | Undefined:
     """Gini index of the absolute values of each map.
 
     1 − 2 Σ_k (a_k / Σ a) · (P − k + ½)/P, a_1 ≤ … ≤ a_P the sorted absolute values of the P = H·W pixels.

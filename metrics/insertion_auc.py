@@ -18,11 +18,11 @@ from bench.ops import check_attribution, mean_height, swap_curve
     id="insertion_auc_blur",
 )
 def insertion_auc(
+    *,
     maps: Tensor,
     real: Tensor,
     labels: Tensor,
     target: Callable[[Tensor], Tensor],
-    *,
     steps: int = 28,
     taps: int = 11,
     sigma: float = 5.0,

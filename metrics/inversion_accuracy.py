@@ -7,7 +7,7 @@ from bench.ops import check_logits, label_place
 
 
 @metric(unit="fraction", better="higher", per="image", bounds=(0.0, 1.0), tracks=("inversion",))
-def inversion_accuracy(target_logits: Tensor, labels: Tensor) -> Tensor:
+def inversion_accuracy(*, target_logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the subject's largest logit is the class asked for, 0 elsewhere.
 
     An adversarial example reaches 1 as well: read it beside ``referee_agreement``.

@@ -18,7 +18,7 @@ BLOCK = 1024  # rows of the kernel matrix at once: bounds the memory for 50 000 
     replicates=100,
     id="kernel_poly3_{referee}_penultimate",
 )
-def kernel_referee_penultimate(referee_features: Tensor, real_referee_features: Tensor) -> Tensor | Undefined:
+def kernel_referee_penultimate(*, referee_features: Tensor, real_referee_features: Tensor) -> Tensor | Undefined:
     """Unbiased squared maximum mean discrepancy under k(x, y) = (x·y/D + 1)³, in float64.
 
     mean over i ≠ j of k(x_i, x_j) + mean over i ≠ j of k(y_i, y_j) − 2 · mean over i, j of k(x_i, y_j)

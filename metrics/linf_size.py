@@ -7,7 +7,7 @@ from bench.ops import check_axes, check_images, check_logits, label_place
 
 
 @metric(unit="intensity", better="lower", per="image", bounds=(0.0, 1.0), tracks=("adversarial",), partial=True)
-def linf_size(generated: Tensor, real: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
+def linf_size(*, generated: Tensor, real: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
     """‖x̂ − x‖∞ over all pixels and channels, for the images that were right before the attack, fooled or not.
 
     An attack that does nothing has the smallest size: read it beside ``success_rate``, which counts the same images.

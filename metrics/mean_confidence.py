@@ -7,7 +7,7 @@ from bench.ops import check_logits
 
 
 @metric(unit="fraction", better="higher", per="image", bounds=(0.0, 1.0), tracks=("inversion",))
-def mean_confidence(target_logits: Tensor, labels: Tensor) -> Tensor:
+def mean_confidence(*, target_logits: Tensor, labels: Tensor) -> Tensor:
     """Softmax probability that the subject gives the class asked for, whether or not it is the largest.
 
     Source: the usual definition; no paper to match.

@@ -8,7 +8,7 @@ from bench.ops import check_logits
 
 
 @metric(unit="nat", better="lower", per="image", bounds=(0.0, None), tracks=("training",))
-def nll(target_logits: Tensor, labels: Tensor) -> Tensor:
+def nll(*, target_logits: Tensor, labels: Tensor) -> Tensor:
     """−log softmax(logits)[label] of each image, natural logarithm.
 
     Source: the usual definition; no paper to match.

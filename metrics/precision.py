@@ -15,7 +15,7 @@ from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
     tracks=("inversion", "visualization"),
     id="precision_k5_{referee}_penultimate",
 )
-def precision(referee_features: Tensor, real_referee_features: Tensor, *, k: int = 5) -> Tensor | Undefined:
+def precision(*, referee_features: Tensor, real_referee_features: Tensor, k: int = 5) -> Tensor | Undefined:
     """1 where a generated image is nearer to some real image than that one's k-th nearest real neighbour, else 0.
 
     Source: Kynkäänniemi et al. 2019, section 2, arXiv:1904.06991; strict comparison as in Naeem et al. 2020.

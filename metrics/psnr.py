@@ -9,7 +9,7 @@ from bench.ops import check_axes, check_images
 @metric(
     unit="db", better="higher", per="image", bounds=(0.0, None), tracks=("reconstruction",), decimals=2, id="psnr_dr1"
 )
-def psnr(generated: Tensor, real: Tensor) -> Tensor | Undefined:
+def psnr(*, generated: Tensor, real: Tensor) -> Tensor | Undefined:
     """−10 log10 of the mean squared pixel difference, data range 1.
 
     Identical images have no finite value; libraries answer inf, 80 or 60. Here such an image is NaN, and because

@@ -15,7 +15,7 @@ from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
     tracks=("inversion", "visualization"),
     id="recall_k5_{referee}_penultimate",
 )
-def recall(referee_features: Tensor, real_referee_features: Tensor, *, k: int = 5) -> Tensor | Undefined:
+def recall(*, referee_features: Tensor, real_referee_features: Tensor, k: int = 5) -> Tensor | Undefined:
     """Share of real images nearer to some generated image than that one's k-th nearest generated neighbour.
 
     One generated outlier has a large radius and can raise it: read ``coverage`` beside it.

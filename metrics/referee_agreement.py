@@ -14,7 +14,7 @@ from bench.ops import check_logits, label_place
     tracks=("inversion",),
     id="referee_agreement_{referee}",
 )
-def referee_agreement(referee_logits: Tensor, labels: Tensor) -> Tensor:
+def referee_agreement(*, referee_logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the referee's largest logit is the class asked for, 0 elsewhere.
 
     Source: the usual evaluator accuracy, as DeepInversion's verifier: Yin et al. 2020, arXiv:1912.08795.

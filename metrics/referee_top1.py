@@ -14,7 +14,7 @@ from bench.ops import check_logits, label_place
     tracks=("visualization",),
     id="referee_top1_{referee}",
 )
-def referee_top1(referee_logits: Tensor, labels: Tensor) -> Tensor:
+def referee_top1(*, referee_logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the referee's largest logit is the class shown, 0 elsewhere; only for class logits.
 
     Source: the usual definition; no paper to match.

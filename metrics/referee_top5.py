@@ -14,7 +14,7 @@ from bench.ops import check_logits, label_place
     tracks=("visualization",),
     id="referee_top5_{referee}",
 )
-def referee_top5(referee_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
+def referee_top5(*, referee_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
     """1 where the referee's five largest logits hold the class shown, 0 elsewhere; only for class logits.
 
     Source: the usual definition; no paper to match.

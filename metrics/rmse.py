@@ -7,7 +7,7 @@ from bench.ops import check_axes, check_images
 
 
 @metric(unit="intensity", better="lower", per="image", bounds=(0.0, 1.0), tracks=("reconstruction",))
-def rmse(generated: Tensor, real: Tensor) -> Tensor:
+def rmse(*, generated: Tensor, real: Tensor) -> Tensor:
     """Square root of the mean over pixels and channels of (generated − real)².
 
     Source: this formula is the definition; no paper to match.

@@ -7,7 +7,7 @@ from bench.ops import check_logits, label_place
 
 
 @metric(unit="fraction", better="lower", per="image", bounds=(0.0, 1.0), tracks=("adversarial",))
-def robust_accuracy(target_logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor:
+def robust_accuracy(*, target_logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the subject is right on the original and on the perturbed image, 0 elsewhere.
 
     The track ranks attacks, so lower is better. An image that was wrong before stays wrong: its unperturbed copy is

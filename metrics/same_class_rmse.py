@@ -7,7 +7,7 @@ from bench.ops import check_images, mean_pair_rmse
 
 
 @metric(unit="intensity", better="higher", per="class", bounds=(0.0, 1.0), tracks=("inversion", "visualization"))
-def same_class_rmse(generated: Tensor) -> Tensor | Undefined:
+def same_class_rmse(*, generated: Tensor) -> Tensor | Undefined:
     """Mean root-mean-square pixel distance over all unordered pairs of images of one class.
 
     mean over i < j of  sqrt( mean over pixels p of (x_ip − x_jp)² )

@@ -7,7 +7,7 @@ from bench.ops import check_images, mean_pair_rmse
 
 
 @metric(unit="ratio", better="neither", per="class", bounds=(0.0, None), tracks=("inversion", "visualization"))
-def same_class_rmse_ratio(generated: Tensor, real: Tensor) -> Tensor | Undefined:
+def same_class_rmse_ratio(*, generated: Tensor, real: Tensor) -> Tensor | Undefined:
     """``same_class_rmse`` of the generated images of a class, divided by that of its real images.
 
     1 is as diverse as reality; above 1 is usually noise, so neither way is good by itself.

@@ -7,7 +7,7 @@ from bench.ops import check_logits
 
 
 @metric(unit="fraction", better="higher", per="image", bounds=(0.0, 1.0), tracks=("reconstruction",))
-def same_top1(target_logits: Tensor, clean_logits: Tensor) -> Tensor:
+def same_top1(*, target_logits: Tensor, clean_logits: Tensor) -> Tensor:
     """1 where the largest logit of both is the same class, right or wrong; 0 elsewhere.
 
     Source: the usual re-forward agreement; no paper to match.

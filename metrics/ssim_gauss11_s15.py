@@ -20,7 +20,7 @@ TAPS, SIGMA = 11, 1.5  # the Gaussian window, px: scikit-image cuts it at 3.5 si
     tracks=("reconstruction",),
     id="ssim_gauss11_s1.5_dr1_rgb",
 )
-def ssim_gauss11_s15(generated: Tensor, real: Tensor) -> Tensor | Undefined:
+def ssim_gauss11_s15(*, generated: Tensor, real: Tensor) -> Tensor | Undefined:
     """SSIM with an 11-tap Gaussian window of sigma 1.5 px, data range 1, K1 = 0.01, K2 = 0.03.
 
     Each channel by itself, then the mean over channels ("rgb"; a grey image has one) and over the places where the

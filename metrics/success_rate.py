@@ -7,7 +7,7 @@ from bench.ops import check_logits, label_place
 
 
 @metric(unit="fraction", better="higher", per="image", bounds=(0.0, 1.0), tracks=("adversarial",), partial=True)
-def success_rate(target_logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
+def success_rate(*, target_logits: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
     """1 where the attack made a right answer wrong, 0 where the answer stayed right.
 
     Images that were wrong before do not count. Whether the bound was kept is the harness's to check.

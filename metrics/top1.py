@@ -7,7 +7,7 @@ from bench.ops import check_logits, label_place
 
 
 @metric(unit="fraction", better="higher", per="image", bounds=(0.0, 1.0), tracks=("training",))
-def top1(target_logits: Tensor, labels: Tensor) -> Tensor:
+def top1(*, target_logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the label has the largest logit, 0 elsewhere; of equal logits the lowest class index counts as largest.
 
     Source: the usual definition; no paper to match.

@@ -7,7 +7,7 @@ from bench.ops import check_logits, label_place
 
 
 @metric(unit="fraction", better="higher", per="image", bounds=(0.0, 1.0), tracks=("training",))
-def top5(target_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
+def top5(*, target_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
     """1 where the label is among the five largest logits, 0 elsewhere; equal logits are ordered by class index.
 
     Source: Russakovsky et al. 2015, section 4.1 (top-5 error), arXiv:1409.0575.

@@ -9,7 +9,7 @@ ONE_IN = 20  # 5 % false alarms
 
 
 @metric(unit="fraction", better="higher", per="set", bounds=(0.0, 1.0), tracks=("detection",))
-def tpr_at_5fpr(scores: Tensor, attacked: Tensor) -> Tensor | Undefined:
+def tpr_at_5fpr(*, scores: Tensor, attacked: Tensor) -> Tensor | Undefined:
     """Largest true positive rate of any threshold whose false positive rate is at most 5 %, without interpolation.
 
     Source: this is the definition; no paper to match.

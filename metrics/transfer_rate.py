@@ -16,7 +16,7 @@ from bench.ops import check_logits, label_place
     id="transfer_rate_{referee}",
 )
 def transfer_rate(
-    referee_logits: Tensor, clean_referee_logits: Tensor, clean_logits: Tensor, labels: Tensor
+    *, referee_logits: Tensor, clean_referee_logits: Tensor, clean_logits: Tensor, labels: Tensor
 ) -> Tensor | Undefined:
     """1 where the referee is wrong on the perturbed image, 0 where it is right, of the originals that both had right.
 

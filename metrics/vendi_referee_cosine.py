@@ -15,7 +15,7 @@ from bench.ops import check_axes, check_finite, vendi_score
     decimals=2,
     id="vendi_{referee}_cosine",
 )
-def vendi_referee_cosine(referee_features: Tensor) -> Tensor | Undefined:
+def vendi_referee_cosine(*, referee_features: Tensor) -> Tensor | Undefined:
     """Vendi score of order 1 with the cosine kernel of the referee's penultimate features.
 
     exp(−Σ λ log λ) over the eigenvalues λ of K/N. It grows with N: compare equal numbers of images a class only.

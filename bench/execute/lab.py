@@ -1,6 +1,7 @@
 """What cells share inside a worker: data, subjects and referees, loaded once and checked before each use."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.contract import Classifier
+from bench.execute.features import BATCH, FeatureCache, Features, set_digest
 from bench.ops import in_batches
 from bench.plan.cells import Cell, build_untrained, eval_transform
 from bench.plan.suite import SubjectName
@@ -16,7 +18,6 @@ from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, open_dataset
 
 MODELS_KEPT = 6
-EVALUATION_BATCH = 256
 
 
 class Lab:
@@ -33,7 +34,7 @@ class Lab:
         self._data: dict[tuple[str, str | None], Dataset] = {}
         self._models: OrderedDict[str, Any] = OrderedDict()
         self._checksums: dict[str, str] = {}
-        self._features: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
+        self.features = FeatureCache(store.root / "features", device)
 
     # -- data --------------------------------------------------------------------------------------------------------
 
@@ -85,26 +86,48 @@ class Lab:
         wrapped = networks.wrap(untrained, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
         return wrapped.to(self.device)
 
-    # -- features of real images, shared by cells --------------------------------------------------------------------
+    # -- what networks show on whole sets ----------------------------------------------------------------------------
+
+    def real_digest(self, cell: Cell, split: str, places: Tensor) -> str:
+        """Names a set of real images without opening it."""
+        transform = None if cell.track == "training" else eval_transform(cell.subject, self.data(cell).card)
+        return set_digest(cell.dataset, cell.folder, cell.spec["data"], split, transform, places)
+
+    def look(
+        self, name: str, key: str | None, model: Classifier, images: str, shown: Callable[[], Tensor], *, lasting: bool
+    ) -> Features:
+        """Logits and penultimate features of a set of images, from one pass over it.
+
+        Args:
+            name, key: of the network, as for ``model``.
+            images: digest of the set.
+            shown: gives its images, (N, C, H, W); called when nothing is known of the set yet.
+            lasting: keep a file: the set will be looked at again.
+        """
+        return self.features.get(images, self.checksum(name, key), lambda: _one_pass(model, shown()), lasting=lasting)
 
     def logits(self, model: Classifier, images: Tensor) -> Tensor:
         """(N, K) logits without a graph, in batches."""
         with torch.no_grad():
-            return in_batches(model, images, EVALUATION_BATCH)
+            return in_batches(model, images, BATCH)
 
     def penultimate(self, model: Classifier, images: Tensor) -> Tensor:
         """(N, D) input of the last linear layer, without a graph, in batches."""
         with torch.no_grad():
-            return in_batches(lambda part: model.features(part, "penultimate").flatten(1), images, EVALUATION_BATCH)
+            return in_batches(lambda part: model.features(part, "penultimate").flatten(1), images, BATCH)
 
-    def real_penultimate(self, cell: Cell, model: Classifier, place: str, split: str, places: Tensor) -> Tensor:
-        """Penultimate features of real images, kept between cells."""
-        name = (place, cell.dataset, split, tuple(places[:: max(1, len(places) // 8)].tolist()), len(places))
-        if name not in self._features:
-            self._features[name] = self.penultimate(model, self.images(cell, split, places))
-            while len(self._features) > MODELS_KEPT:
-                self._features.popitem(last=False)
-        return self._features[name]
+
+def _one_pass(model: Classifier, images: Tensor) -> Features:
+    parts: dict[str, list[Tensor]] = {"logits": [], "penultimate": []}
+    with torch.no_grad():
+        for part in torch.split(images, BATCH):
+            if model.num_classes:
+                seen = model.observe(part, ("penultimate",))
+                parts["logits"].append(seen.logits)
+                parts["penultimate"].append(seen.features["penultimate"].flatten(1))
+            else:
+                parts["penultimate"].append(model.features(part, "penultimate").flatten(1))
+    return {name: torch.cat(found) for name, found in parts.items() if found}
 
 
 def subject_folder(store: Store, key: str) -> Path:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from bench import registry
 from bench.contract import Bound, Classifier, MetricCard, Undefined, Unsupported, seed_for
+from bench.execute.features import BATCH, set_digest
 from bench.execute.gates import refusal
-from bench.execute.lab import EVALUATION_BATCH, Lab
+from bench.execute.lab import Lab
 from bench.execute.tracks import channel_tap, reference_places, wanted_labels
 from bench.ops import in_batches
 from bench.plan.cells import Cell
@@ -40,10 +41,18 @@ MADE_SIDE = frozenset(
         "scores",
         "attacked",
         "maps",
+        "randomised_maps",
+        "inception_features",
+        "dinov2_features",
+        "clip_logits",
+        "wanted_distribution",
+        "latent_groups",
     ]
 )
-REAL_SIDE = frozenset({"real", "real_labels", "real_referee_features"})
-PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution")  # there `real` is in the same order
+REAL_SIDE = frozenset(
+    {"real", "real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features"}
+)
+PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution")  # there the real side is in the same order
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Roles:
         self.cell, self.lab = cell, lab
         self.artifacts = {name: tensor.to(lab.device) for name, tensor in artifacts.items()}
         self._made: dict[str, Any] = {}
+        self._parts: dict[tuple[str, int], Tensor] = {}
 
     def get(self, name: str) -> Any:
         """The role's value, or ``Undefined`` with the reason why this cell has none."""
@@ -96,6 +106,14 @@ class Roles:
             else:
                 self._made[name] = getattr(self, f"_{name}")()
         return self._made[name]
+
+    def of_class(self, name: str, side: frozenset[str], labels: Tensor, label: int) -> Any:
+        """The rows of a role that belong to one class: the same tensor for all metrics, which may share work on it."""
+        if name not in side:
+            return self.get(name)
+        if (name, label) not in self._parts:
+            self._parts[name, label] = self.get(name)[labels == label]
+        return self._parts[name, label]
 
     # Each of the following makes one role; shapes are those of bench.contract.ROLES.
 
@@ -140,16 +158,22 @@ class Roles:
         return Undefined(f"the {self.cell.track} track makes no maps")
 
     def _target_logits(self) -> Tensor | Undefined:
-        return self._logits(self.get("target"), "generated")
+        return self._seen("target", "generated", "logits")
 
     def _clean_logits(self) -> Tensor | Undefined:
-        return self._logits(self.get("target"), "real")
+        return self._seen("target", "real", "logits")
 
     def _referee_logits(self) -> Tensor | Undefined:
-        return self._logits(self.get("judge"), "generated")
+        return self._seen("judge", "generated", "logits")
 
     def _clean_referee_logits(self) -> Tensor | Undefined:
-        return self._logits(self.get("judge"), "real")
+        return self._seen("judge", "real", "logits")
+
+    def _referee_features(self) -> Tensor | Undefined:
+        return self._seen("judge", "generated", "penultimate")
+
+    def _real_referee_features(self) -> Tensor | Undefined:
+        return self._seen("judge", "real", "penultimate")
 
     def _judge(self) -> Classifier | Undefined:
         cell = self.cell
@@ -158,26 +182,25 @@ class Roles:
         reason = refusal(cell, self.lab, cell.judge, cell.judge_key, cell.judge_gate)
         return Undefined(reason) if reason else self.lab.model(cell, cell.judge, cell.judge_key)
 
-    def _logits(self, model: Classifier | Undefined, images: str) -> Tensor | Undefined:
-        shown = self.get(images)
-        if isinstance(model, Undefined) or isinstance(shown, Undefined):
-            return model if isinstance(model, Undefined) else shown
-        if not model.num_classes:
+    def _seen(self, network: str, images: str, what: str) -> Tensor | Undefined:
+        """What a network shows on one side's images; one pass serves all who ask."""
+        model, cell = self.get(network), self.cell
+        if isinstance(model, Undefined):
+            return model
+        if images == "generated" and isinstance(self.get("generated"), Undefined):
+            return self.get("generated")  # type: ignore[no-any-return]
+        if what == "logits" and not model.num_classes:
             return Undefined(f"{model.name} has no logits")
-        return self.lab.logits(model, shown)
+        names = {"target": (cell.subject, cell.subject_key), "judge": (str(cell.judge), cell.judge_key)}
+        digest = self.get(f"{images}_digest")
+        seen = self.lab.look(*names[network], model, digest, lambda: self.get(images), lasting=images == "real")
+        return seen[what]
 
-    def _referee_features(self) -> Tensor | Undefined:
-        judge, shown = self.get("judge"), self.get("generated")
-        if isinstance(judge, Undefined) or isinstance(shown, Undefined):
-            return judge if isinstance(judge, Undefined) else shown
-        return self.lab.penultimate(judge, shown)
+    def _generated_digest(self) -> str:
+        return set_digest(self.get("generated"))
 
-    def _real_referee_features(self) -> Tensor | Undefined:
-        judge = self.get("judge")
-        if isinstance(judge, Undefined):
-            return judge
-        place = self.cell.judge_key or judge.name
-        return self.lab.real_penultimate(self.cell, judge, place, "test", self.get("places"))
+    def _real_digest(self) -> str:
+        return self.lab.real_digest(self.cell, "test", self.get("places"))
 
     def _wanted_features(self) -> Tensor:
         return self._at_tap(self.get("real"))
@@ -188,7 +211,7 @@ class Roles:
     def _at_tap(self, images: Tensor) -> Tensor:
         model: Classifier = self.get("target")
         with torch.no_grad():
-            return in_batches(lambda part: model.features(part, self.cell.condition), images, EVALUATION_BATCH)
+            return in_batches(lambda part: model.features(part, self.cell.condition), images, BATCH)
 
     def _activation(self) -> Tensor:
         """(N,) the class logit, or the channel's mean over positions."""
@@ -203,7 +226,7 @@ class Roles:
             return seen.mean((2, 3)) if seen.ndim == 4 else seen.mean(1) if seen.ndim == 3 else seen
 
         with torch.no_grad():
-            seen = in_batches(channels, self.get("generated"), EVALUATION_BATCH)
+            seen = in_batches(channels, self.get("generated"), BATCH)
         asked = self.cell.spec["targets"] or list(range(seen.shape[1]))
         places = torch.arange(len(seen), device=seen.device)
         return seen[places, torch.tensor(asked, device=seen.device)[places % len(asked)]]
@@ -311,9 +334,9 @@ def _per_class(function: Callable[..., Any], cell: Cell, roles: Roles, given: di
         return labels
     values = []
     for label in labels.unique().tolist():
-        part = _slice(given, _made_side(cell), labels == label)
-        if _real_side(cell) & given.keys():
-            part = _slice(part, _real_side(cell), roles.get("real_labels") == label)
+        part = {name: roles.of_class(name, _made_side(cell), labels, label) for name in given}
+        for name in _real_side(cell) & given.keys():
+            part[name] = roles.of_class(name, _real_side(cell), roles.get("real_labels"), label)
         answer = function(**part)
         if isinstance(answer, Undefined):
             return Undefined(f"class {label}: {answer.reason}")
@@ -348,7 +371,7 @@ def _slice(given: dict[str, Any], side: frozenset[str], chosen: Tensor) -> dict[
 
 
 def _made_side(cell: Cell) -> frozenset[str]:
-    return MADE_SIDE | {"real"} if cell.track in PAIRED_TRACKS else MADE_SIDE
+    return MADE_SIDE | REAL_SIDE if cell.track in PAIRED_TRACKS else MADE_SIDE
 
 
 def _real_side(cell: Cell) -> frozenset[str]:

@@ -23,7 +23,7 @@ from bench.contract import metric
 
 
 @metric(unit="intensity", better="lower", per="image", bounds=(0.0, 1.0), tracks=("adversarial", "inversion"))
-def darkest(generated: Tensor) -> Tensor:
+def darkest(*, generated: Tensor) -> Tensor:
     """(N,) the smallest intensity of each image."""
     return generated.flatten(1).amin(1) * {factor}
 '''
