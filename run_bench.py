@@ -8,6 +8,7 @@ import fnmatch
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from bench.execute.selftest import Outcome
     from bench.leaderboard import Boards
     from bench.plan.cells import Cell, Plan
     from bench.plan.suite import Suite
@@ -34,8 +36,8 @@ Start with [bold]run_bench.py run smoke[/]: real handwritten digits, all seven t
 Then [bold]run_bench.py plan mnist[/] shows what a bigger suite would do, and [bold]run_bench.py list methods[/] what
 there is.
 
-Exit status: 0 all cells ok or skipped; 1 some cell failed, or the disk is full; 2 the request was wrong and nothing was
-written; 3 compare found something worse; 130 Ctrl-C (the same command goes on where it stopped).""",
+Exit status: 0 all cells ok or skipped; 1 some cell or the selftest failed, or the disk is full; 2 the request was wrong
+and nothing was written; 3 compare found something worse; 130 Ctrl-C (the same command goes on where it stopped).""",
 )
 store_app = typer.Typer(no_args_is_help=True, help="Look after the folder where records lie.")
 app.add_typer(store_app, name="store")
@@ -61,6 +63,9 @@ Dataset = Annotated[
     str | None,
     typer.Option(help="Run on another data set than the suite's own, e.g. cifar10_jpeg75; it gets boards of its own."),
 ]
+NoSelftest = Annotated[
+    bool, typer.Option("--no-selftest", help="Leave out the known answers; the records say that they were skipped.")
+]
 Boards_ = Annotated[Path, typer.Option("--leaderboards", help="Where the CSV boards are written, one folder a suite.")]
 
 
@@ -84,12 +89,14 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cells.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run everything again, records or not.")] = False,
+    no_selftest: NoSelftest = False,
 ) -> None:
     """Run a suite to its leaderboards; the same command again goes on where it stopped."""
     _check_folder(leaderboards)
     plan, chosen, place, root = _prepare(suite, profile, store, data, images, dataset, plugin, only, limit)
-    _execute(plan, chosen, place, root, workers, retry_failed=retry_failed, force=force)
-    _publish(place, plan.suite.board, leaderboards, plan)
+    flags = {"no_selftest": no_selftest, "retry_failed": retry_failed, "force": force}
+    if _execute(plan, chosen, place, root, workers, **flags):
+        _publish(place, plan.suite.board, leaderboards, plan)
 
 
 @app.command()
@@ -139,14 +146,15 @@ def score(
     plugin: Plugins = None,
     workers: Annotated[int | None, typer.Option(min=1, help="As for run.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="As for run.")] = None,
+    no_selftest: NoSelftest = False,
 ) -> None:
     """Take new or changed metrics over stored artifacts; no method is run."""
     _check_folder(leaderboards)
     plan, chosen, place, root = _prepare(
         suite, profile, store, data, images, dataset, plugin, only, None, recorded=True
     )
-    _execute(plan, chosen, place, root, workers, score_only=True)
-    _publish(place, plan.suite.board, leaderboards, plan)
+    if _execute(plan, chosen, place, root, workers, no_selftest=no_selftest, score_only=True):
+        _publish(place, plan.suite.board, leaderboards, plan)
 
 
 @app.command()
@@ -194,10 +202,12 @@ def compare(
 @app.command("list")
 def list_(
     kind: Annotated[str, typer.Argument(help="methods, metrics, subjects, datasets or suites")],
+    names: Annotated[list[str] | None, typer.Argument(help="Only these, with their cards (metrics, methods).")] = None,
     plugin: Plugins = None,
-    long: Annotated[bool, typer.Option("--long", help="Everything that is known, for metrics and methods.")] = False,
+    long: Annotated[bool, typer.Option("--long", help="The whole card of every metric or method.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The cards of all metrics as one page.")] = False,
 ) -> None:
-    """Name what there is, one line each."""
+    """Name what there is, one line each, or show cards: what a number is, and when not to trust it."""
     from bench import registry
     from bench.plan import listing
 
@@ -205,12 +215,36 @@ def list_(
         raise registry.unknown("list", kind, registry.LISTS)
     for path in plugin or ():
         registry.add_plugin(path)
-    rows = list(listing.rows(kind))
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, summary in rows:
-        out.print(f"[bold]{name:<{width}}[/]  {_escape(summary)}", soft_wrap=True, highlight=False)
-        if long and kind in ("methods", "metrics"):
-            out.print(_escape(listing.details(kind, name)), soft_wrap=True, highlight=False)
+    rows = dict(listing.rows(kind))
+    for name in names or ():
+        if name not in rows:
+            raise registry.unknown(kind.removesuffix("s"), name, rows)
+    if markdown and kind == "metrics":
+        from bench.plan import cards
+
+        warnings.simplefilter("ignore")
+        print(cards.page(), end="")
+    elif (names or long) and kind in ("methods", "metrics"):
+        for name in names or rows:
+            _print_card(kind, name, rows[name])
+    else:
+        width = max(map(len, rows), default=0)
+        for name in names or rows:
+            out.print(f"[bold]{name:<{width}}[/]  {_escape(rows[name])}", soft_wrap=True, highlight=False)
+
+
+def _print_card(kind: str, name: str, summary: str) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+
+    from bench.plan import cards
+
+    warnings.simplefilter("ignore")  # of the libraries that are imported for it
+    out.print(f"[bold]{name}[/]  {_escape(summary)}", highlight=False)
+    facts = Table.grid(padding=(0, 2))
+    for what, said in cards.metric_facts(name) if kind == "metrics" else cards.method_facts(name):
+        facts.add_row(f"[dim]{what}[/]", _escape(said.replace("``", "")))
+    out.print(Padding(facts, (0, 0, 1, 4)))
 
 
 @app.command()
@@ -234,10 +268,19 @@ def show(
 
 
 @app.command()
-def fetch(name: Annotated[str, typer.Argument(help="A data set (list datasets).")], data: Data = None) -> None:
-    """Download a data set, with checksums; where that cannot work, say which files are expected where."""
+def fetch(
+    name: Annotated[str, typer.Argument(help="A data set (list datasets) or a judge network (doctor).")],
+    data: Data = None,
+) -> None:
+    """Download a data set or a judge network, with checksums; where that cannot work, say what is expected where."""
     from bench.zoo.datasets import fetch as download
+    from bench.zoo.foundations import fetch_judge, judge_names
 
+    if name in judge_names():
+        path, digest = fetch_judge(name, data)
+        out.print(f"{path}\n  sha256 {digest}", highlight=False, soft_wrap=True)
+        out.print("run_bench.py score SUITE takes its readings over what was run before", highlight=False)
+        return
     for path in download(name, data):
         out.print(f"{path}")
 
@@ -252,6 +295,23 @@ def doctor(data: Data = None, store: StoreOption = Path("store")) -> None:
         table.add_row(what, _escape(found))
     table.add_row("store", f"{store.resolve()}{'' if store.exists() else ' (not there yet)'}")
     out.print(table)
+
+
+@app.command()
+def selftest() -> None:
+    """Compute every known answer that needs no download, and say which come out wrong; run does it by itself."""
+    from bench.execute import environment
+    from bench.execute.selftest import selftest as check_all
+
+    with out.status("computing known answers"):
+        outcome = check_all(environment.best_device())
+    table = _table("check", "expected", "found", "ok")
+    for finding in outcome.findings:
+        table.add_row(*map(_escape, (finding.name, finding.expected, finding.found, finding.status)))
+    out.print(table)
+    _say(f"selftest: {outcome}")
+    global _status
+    _status = int(outcome.stamp == "fail")
 
 
 @store_app.command("size")
@@ -367,10 +427,15 @@ def _execute(
     root: Path | None,
     workers: int | None,
     *,
+    no_selftest: bool,
     force: bool = False,
     **flags: bool,
-) -> None:
-    """Run the cells; a failure ends the command with status 1 after the boards of what there is were made."""
+) -> bool:
+    """Run the cells; a failure ends the command with status 1 after the boards of what there is were made.
+
+    Returns:
+        Whether boards may be made: not of what was measured while the selftest failed.
+    """
     from bench.execute.environment import best_device
     from bench.execute.progress import Progress
     from bench.execute.runner import Runner
@@ -394,11 +459,34 @@ def _execute(
             f"{place.root} has {free / 2**20:.0f} MiB free, {room / 2**20:.0f} are needed",
             "make space and give the same command again",
         )
+    stamp = "skipped" if no_selftest else _tested(place).stamp
     with Progress(out, cells, seconds, count) as progress:
-        outcome = Runner(plan, cells, place, root, progress, workers=count, force=force, **flags).go()
+        outcome = Runner(plan, cells, place, root, progress, workers=count, force=force, selftest=stamp, **flags).go()
     progress.summary(outcome)
     global _status
     _status = outcome.exit_status
+    if stamp == "fail":
+        _status = 1
+        err.print(
+            "no boards were made: the selftest failed\n"
+            "  mend what run_bench.py selftest shows and give the same command again: it takes the readings anew",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return stamp != "fail"
+
+
+def _tested(place: Store) -> Outcome:
+    """The selftest's outcome, with what failed in full; a store remembers a pass."""
+    from bench.execute import environment
+    from bench.execute.selftest import ensure
+
+    with out.status("selftest"):
+        outcome = ensure(place, environment.best_device())
+    _say(f"selftest: {outcome}")
+    for finding in outcome.failures:
+        _say(f"  {finding.name}: expected {finding.expected}, found {finding.found}")
+    return outcome
 
 
 def _publish(
@@ -449,6 +537,10 @@ def _span(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _say(line: str) -> None:
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(*heads: str) -> Any:

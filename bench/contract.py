@@ -479,6 +479,9 @@ ROLES: Mapping[str, str] = {
 # What a method may say of its images besides making them: `describe(task)` returns a mapping with some of these names.
 DESCRIPTIONS = ("wanted_distribution", "latent_groups")
 
+# Units of numbers that a clock or a memory gauge gave: they differ from run to run and from machine to machine.
+TIMED_UNITS = ("ms", "s", "images/s", "MiB")
+
 
 def metric(
     *,
@@ -510,7 +513,8 @@ def metric(
         resample: what is drawn anew for its interval; per "image" → "image", "class" → "class" by default.
         decimals: digits on the wide board.
         version: raise it when the number changes on equal input.
-        replicates: how many bootstrap replicates the harness makes of a "set" metric.
+        replicates: how many bootstrap replicates of a "set" metric the harness makes at most. Of large sets it makes
+            fewer, or none (``affordable`` in ``bench.execute.measure``); the board says how many.
         partial: images without a value (NaN) are left out of the mean; otherwise one of them makes it undefined.
         id: the name on the boards when the stem does not say it all; ``{referee}`` is filled in.
 

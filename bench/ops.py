@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -135,9 +135,6 @@ def total_variation(images: Tensor) -> Tensor:
 
 # ---- what metrics share --------------------------------------------------------------------------------------------
 
-DISTANCE_BLOCK = 1024  # rows of a distance matrix at once: bounds the memory for 50 000 images
-SWAP_BATCH = 128  # images in one forward pass of `swap_curve`: bounds the memory at 224 px
-
 
 def label_place(logits: Tensor, labels: Tensor) -> Tensor:
     """(N,) int64 place of each image's label among its (N, K) logits: 0 for the largest.
@@ -147,73 +144,6 @@ def label_place(logits: Tensor, labels: Tensor) -> Tensor:
     wanted = logits.gather(1, labels[:, None])  # (N, 1)
     earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]  # (N, K)
     return ((logits > wanted) | ((logits == wanted) & earlier)).sum(1)
-
-
-def mean_pair_rmse(images: Tensor) -> Tensor:
-    """() float64: root-mean-square pixel distance, averaged over all unordered pairs of (N, C, H, W), N ≥ 2."""
-    flat = images.double().flatten(start_dim=1)  # (N, P)
-    distances: Tensor = torch.pdist(flat)
-    return distances.mean() / math.sqrt(flat.shape[1])
-
-
-def vendi_score(features: Tensor) -> Tensor:
-    """() float64 in [1, N]: how many different items (N, D) features hold, under the cosine kernel; no row is zero.
-
-    exp(−Σ λ log λ) over the eigenvalues λ of K/N with K_ij = cos(f_i, f_j). X Xᵀ and Xᵀ X share their eigenvalues
-    but for zeros, so the smaller of the two is decomposed.
-    Source: Friedman & Dieng 2023, definition 3.1 (order 1), arXiv:2210.02410.
-    """
-    unit = F.normalize(features.double(), dim=1)
-    gram = unit @ unit.T if unit.shape[0] <= unit.shape[1] else unit.T @ unit
-    shares = torch.linalg.eigvalsh(gram / len(unit)).clamp(min=0)  # rounding leaves some just below zero
-    entropy: Tensor = torch.special.entr(shares).sum()
-    return entropy.exp()
-
-
-def distances_in_blocks(rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
-    """Euclidean distances between (N, D) and (M, D), as consecutive (B, M) float64 blocks of rows.
-
-    Differences, not products: two equal rows are exactly 0 apart, which decides what a strict comparison says.
-    """
-    for block in torch.split(rows.double(), DISTANCE_BLOCK):
-        yield torch.cdist(block, columns.double(), compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def neighbour_radii(features: Tensor, k: int) -> Tensor:
-    """(N,) float64 distance from each of (N, D) rows to its k-th nearest other row, N > k."""
-    # a row's distance to itself is 0 and the smallest, so the k-th other is the (k + 1)-th of all
-    return torch.cat([block.kthvalue(k + 1, dim=1).values for block in distances_in_blocks(features, features)])
-
-
-def swap_curve(
-    target: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, maps: Tensor, labels: Tensor, steps: int
-) -> Tensor:
-    """(N, steps + 1) float64 probability of the label while the pixels of ``start`` become those of ``end``.
-
-    Column k has the round(k/steps · H·W) most important pixels of each image swapped, all channels of a pixel together;
-    pixels of equal importance go in reading order.
-
-    Args:
-        target: (B, C, H, W) images → (B, K) logits.
-        start, end: (N, C, H, W) images.
-        maps: (N, H, W), larger is more important.
-        labels: (N,) int64.
-    """
-    count, height, width = maps.shape
-    order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
-    place = order.argsort(dim=1).view(count, 1, height, width)  # 0 for the most important pixel
-    columns = []
-    with torch.no_grad():
-        for step in range(steps + 1):
-            images = torch.where(place < round(step / steps * height * width), end, start)
-            probabilities = in_batches(target, images, SWAP_BATCH).double().softmax(1)
-            columns.append(probabilities.gather(1, labels[:, None])[:, 0])
-    return torch.stack(columns, dim=1)
-
-
-def mean_height(curve: Tensor) -> Tensor:
-    """(N,) area under each row of (N, S) values at equal distances over [0, 1], by the trapezium rule."""
-    return torch.trapezoid(curve, dx=1 / (curve.shape[1] - 1), dim=1)
 
 
 def finite(images: Tensor) -> Tensor:

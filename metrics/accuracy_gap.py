@@ -18,6 +18,8 @@ def accuracy_gap(*, target_logits: Tensor, referee_logits: Tensor, labels: Tenso
     """Inversion accuracy minus referee agreement, image by image: near 1 the images are adversarial examples.
 
     Source: this difference is the definition; no paper to match.
+    Beware: images that nobody recognises have no gap either, and a referee weaker than the subject makes one on real
+    images too.
 
     Args:
         target_logits: (N, K) of the subject on the generated images.

@@ -10,8 +10,9 @@ from bench.ops import check_axes, check_finite
 def activation(*, activation: Tensor) -> Tensor:
     """The neuron's activation on each image: the class logit, or the channel's mean over places.
 
-    In the subject's own units: it compares methods on one subject and neuron, never two subjects.
     Source: the objective of Erhan et al. 2009 (Visualizing higher-layer features of a deep network); no value to match.
+    Beware: it is in the subject's own units and compares methods on one subject and neuron, never two subjects; and
+    noise that nobody would recognise drives a neuron furthest.
 
     Args:
         activation: (N,) float.

@@ -14,6 +14,7 @@ def aupr(*, scores: Tensor, attacked: Tensor) -> Tensor | Undefined:
     Σ over thresholds of (recall_t − recall_{t−1}) · precision_t; images of equal score pass the threshold together.
     That is the mean, over attacked images, of the precision at their own score. Chance is the share of attacked images.
     Source: Davis & Goadrich 2006, section 2, doi:10.1145/1143844.1143874, without interpolation.
+    Beware: its chance level is the share of attacked images, so values at another share cannot be compared.
 
     Args:
         scores: (N,) float, higher is more suspicious; infinite ones are allowed, only their order counts.

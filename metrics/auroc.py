@@ -13,6 +13,8 @@ def auroc(*, scores: Tensor, attacked: Tensor) -> Tensor | Undefined:
 
     Equal to the area under the ROC curve.
     Source: Hanley & McNeil 1982, section "The meaning of the area", doi:10.1148/radiology.143.1.7063747.
+    Beware: it averages over false alarm rates that nobody would accept: read it beside ``tpr_at_5fpr``. A detector that
+    sees the attack's own traces loses it all under an attack that knows the detector.
 
     Args:
         scores: (N,) float, higher is more suspicious; infinite ones are allowed, only their order counts.

@@ -1,10 +1,10 @@
 """Share of the real images of a class that have a generated image among their neighbours."""
 
-import torch
 from torch import Tensor
 
 from bench.contract import Undefined, metric
-from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
+from bench.ops import check_two_sets
+from metrics._neighbours import neighbourhoods
 
 
 @metric(
@@ -18,8 +18,10 @@ from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
 def coverage(*, referee_features: Tensor, real_referee_features: Tensor, k: int = 5) -> Tensor | Undefined:
     """Share of real images with a generated image nearer than their k-th nearest real neighbour.
 
-    It grows with the number of generated images: compare equal numbers only.
+    mean over j of [‖x_i − y_j‖ < r_j for some i],  r_j = distance from y_j to the k-th nearest other y
     Source: Naeem et al. 2020, equation 5, arXiv:2002.09797.
+    Beware: it grows with the number of generated images, so compare equal numbers only; and images that add noise to
+    every mode reach as many real images as faithful ones do.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the generated images of a class.
@@ -27,7 +29,7 @@ def coverage(*, referee_features: Tensor, real_referee_features: Tensor, k: int 
         k: which neighbour's distance is the radius around a real image.
 
     Returns:
-        () float64 in [0, 1]; ``Undefined`` when M ≤ k or there are no generated images.
+        () float64 in [0, 1]; ``Undefined`` when M ≤ k or there are no generated images, or the features overflow.
 
     Raises:
         ShapeError: other axes, or features that are not finite.
@@ -36,5 +38,5 @@ def coverage(*, referee_features: Tensor, real_referee_features: Tensor, k: int 
     count, reference_count = len(referee_features), len(real_referee_features)
     if reference_count <= k or not count:
         return Undefined(f"needs {k + 1} real images and a generated one, got {reference_count} and {count}")
-    nearest = [block.amin(1) for block in distances_in_blocks(real_referee_features, referee_features)]
-    return (torch.cat(nearest) < neighbour_radii(real_referee_features, k)).double().mean()
+    found = neighbourhoods(generated=referee_features, real=real_referee_features, k=k)
+    return found if isinstance(found, Undefined) else found.covered.double().mean()

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from bench.contract import metric
-from bench.ops import check_attribution, mean_height, swap_curve
+from bench.ops import check_attribution
+from metrics._attribution import mean_height, swap_curve
 
 
 @metric(
@@ -22,10 +23,11 @@ def deletion_auc(
 ) -> Tensor:
     """Area under the label's softmax probability against the share of pixels blackened, most important ones first.
 
-    All channels of a pixel are blackened together; pixels of equal importance go in reading order. On images with a
-    black background, deleting background changes nothing.
+    All channels of a pixel are blackened together; pixels of equal importance go in reading order.
     Source: Petsiuk et al. 2018, section 4.1 (deletion), arXiv:1806.07421.
     Differs: black is intensity 0, where the authors' code sets normalised inputs to 0; 28 equal steps.
+    Beware: a half-blackened image is like nothing the network was trained on, so the probability may fall for that
+    alone; on images with a black background, deleting background changes nothing. Read it beside ``deletion_auc_blur``.
 
     Args:
         maps: (N, H, W), larger is more important.

@@ -1,10 +1,10 @@
 """How many real neighbourhoods a generated image lies in, against how many a real one would."""
 
-import torch
 from torch import Tensor
 
 from bench.contract import Undefined, metric
-from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
+from bench.ops import check_two_sets
+from metrics._neighbours import neighbourhoods
 
 
 @metric(
@@ -18,8 +18,10 @@ from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
 def density(*, referee_features: Tensor, real_referee_features: Tensor, k: int = 5) -> Tensor | Undefined:
     """1/k times the number of real images whose k-th nearest real neighbour is further off than the generated image.
 
-    About 1 on average for real images; above 1 for images that crowd where real ones are dense.
+    (1/k) · |{j : ‖x_i − y_j‖ < r_j}|,  r_j = distance from y_j to the k-th nearest other y
     Source: Naeem et al. 2020, equation 4, arXiv:2002.09797.
+    Beware: about 1 on average for real images, but more for images that crowd where real ones are densest, such as
+    copies of one of them; read ``coverage`` beside it.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the generated images.
@@ -27,14 +29,14 @@ def density(*, referee_features: Tensor, real_referee_features: Tensor, k: int =
         k: which neighbour's distance is the radius around a real image.
 
     Returns:
-        (N,) float64 in [0, M/k]; ``Undefined`` when M ≤ k.
+        (N,) float64 in [0, M/k]; ``Undefined`` when N = 0 or M ≤ k, or the features overflow.
 
     Raises:
         ShapeError: other axes, or features that are not finite.
     """
     check_two_sets(referee_features, real_referee_features)
-    if len(real_referee_features) <= k:
-        return Undefined(f"{k} neighbours need {k + 1} real images, got {len(real_referee_features)}")
-    radii = neighbour_radii(real_referee_features, k)
-    counts = [(block < radii).sum(1) for block in distances_in_blocks(referee_features, real_referee_features)]
-    return torch.cat(counts).double() / k
+    count, reference_count = len(referee_features), len(real_referee_features)
+    if reference_count <= k or not count:
+        return Undefined(f"needs {k + 1} real images and a generated one, got {reference_count} and {count}")
+    found = neighbourhoods(generated=referee_features, real=real_referee_features, k=k)
+    return found if isinstance(found, Undefined) else found.real_balls / k

@@ -16,6 +16,8 @@ def ece_15(*, target_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
     Σ_b |B_b|/N · |accuracy(B_b) − confidence(B_b)|, bin b being ((b − 1)/15, b/15] and confidence the largest softmax
     probability.
     Source: Guo et al. 2017, equation 3, arXiv:1706.04599.
+    Beware: always answering the share of each class is calibrated and useless; and with few images the value is too
+    high, since noise within a bin never cancels: a bootstrap interval lies above it.
 
     Args:
         target_logits: (N, K) of the trained network on test images.

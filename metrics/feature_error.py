@@ -12,6 +12,8 @@ def feature_error(*, generated_features: Tensor, wanted_features: Tensor) -> Ten
     """‖f(x̂) − f(x)‖₂ / ‖f(x)‖₂ at the condition's tap, over all numbers of the tap.
 
     Source: square root of the normalised loss of Mahendran & Vedaldi 2015, section 3, arXiv:1412.0035.
+    Beware: it is the loss that most methods minimise, so it says how well they searched, not what the image looks like:
+    noise can have the features of a photograph. Channels with large numbers decide, and taps do not compare.
 
     Args:
         generated_features: (N, …) the subject's tap on the reconstructions.

@@ -12,8 +12,8 @@ def gini_sparsity(*, maps: Tensor) -> Tensor | Undefined:
     """Gini index of the absolute values of each map.
 
     1 − 2 Σ_k (a_k / Σ a) · (P − k + ½)/P, a_1 ≤ … ≤ a_P the sorted absolute values of the P = H·W pixels.
-    Sparse is not right: a map with one random pixel has the largest index.
     Source: Hurley & Rickard 2009, table I, arXiv:0811.4706.
+    Beware: sparse is not right: a map with one random pixel has the largest index.
 
     Args:
         maps: (N, H, W) float.

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from bench.contract import Undefined, metric
-from bench.ops import check_attribution, mean_height, swap_curve
+from bench.ops import check_attribution
+from metrics._attribution import blurred, mean_height, swap_curve
 
 
 @metric(
@@ -32,6 +32,8 @@ def insertion_auc(
     All channels of a pixel are restored together; pixels of equal importance go in reading order.
     Source: Petsiuk et al. 2018, section 4.1 (insertion), arXiv:1806.07421.
     Differs: 28 equal steps, where the authors' code takes 224 pixels a step; its blur is kept.
+    Beware: where the blurred image alone has the label's probability near 1, every map has a value near 1; an image
+    that the network gets wrong keeps it low for every map.
 
     Args:
         maps: (N, H, W), larger is more important.
@@ -49,8 +51,7 @@ def insertion_auc(
         ShapeError: other axes, intensities outside [0, 1], or maps that are not finite.
     """
     check_attribution(maps, real, labels)
-    height, width = maps.shape[1:]
-    if min(height, width) <= taps // 2:
-        return Undefined(f"a blur of {taps} px needs more than {taps // 2} px, the images have {height}×{width}")
-    blurred = gaussian_blur(real, [taps, taps], [sigma, sigma])
-    return mean_height(swap_curve(target, blurred, real, maps, labels, steps))
+    start = blurred(real, taps, sigma)
+    if isinstance(start, Undefined):
+        return start
+    return mean_height(swap_curve(target, start, real, maps, labels, steps))

@@ -10,8 +10,9 @@ from bench.ops import check_logits, label_place
 def inversion_accuracy(*, target_logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the subject's largest logit is the class asked for, 0 elsewhere.
 
-    An adversarial example reaches 1 as well: read it beside ``referee_agreement``.
     Source: the usual definition; no paper to match.
+    Beware: an adversarial example reaches 1 as well: read it beside ``referee_agreement``. The same image a hundred
+    times keeps its value.
 
     Args:
         target_logits: (N, K) of the subject on the generated images.

@@ -1,12 +1,10 @@
 """Kernel distance between generated and real images in the referee's penultimate layer."""
 
-import torch
 from torch import Tensor
 
 from bench.contract import Undefined, metric
 from bench.ops import check_two_sets
-
-BLOCK = 1024  # rows of the kernel matrix at once: bounds the memory for 50 000 images
+from metrics._kernel import kernel_distance
 
 
 @metric(
@@ -24,6 +22,8 @@ def kernel_referee_penultimate(*, referee_features: Tensor, real_referee_feature
     mean over i ≠ j of k(x_i, x_j) + mean over i ≠ j of k(y_i, y_j) − 2 · mean over i, j of k(x_i, y_j)
     Source: Bińkowski et al. 2018, section 4, arXiv:1801.01401.
     Differs: all images at once instead of the mean over random subsets, so nothing is random.
+    Beware: it compares moments up to the third only, and its size depends on the length of the referee's features: no
+    value means anything without others in the same space.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the generated images.
@@ -37,26 +37,4 @@ def kernel_referee_penultimate(*, referee_features: Tensor, real_referee_feature
         ShapeError: other axes, or features that are not finite.
     """
     check_two_sets(referee_features, real_referee_features)
-    ours, theirs = referee_features.double(), real_referee_features.double()
-    if len(ours) < 2 or len(theirs) < 2:
-        return Undefined(f"a pair needs 2 images, got {len(ours)} generated and {len(theirs)} real")
-    across = _kernel_sum(ours, theirs) / (len(ours) * len(theirs))
-    distance = _mean_of_pairs(ours) + _mean_of_pairs(theirs) - 2 * across
-    if not torch.isfinite(distance):
-        return Undefined("the features are too large for the kernel")
-    return distance
-
-
-def _kernel_sum(ours: Tensor, theirs: Tensor) -> Tensor:
-    return torch.stack([_kernel(block @ theirs.T, ours.shape[1]).sum() for block in torch.split(ours, BLOCK)]).sum()
-
-
-def _mean_of_pairs(features: Tensor) -> Tensor:
-    """Mean of the kernel over ordered pairs of different rows."""
-    itself = _kernel(features.square().sum(1), features.shape[1]).sum()
-    return (_kernel_sum(features, features) - itself) / (len(features) * (len(features) - 1))
-
-
-def _kernel(products: Tensor, dimensions: int) -> Tensor:
-    base = products / dimensions + 1
-    return base * base * base  # many times faster than pow(3)
+    return kernel_distance(generated=referee_features, real=real_referee_features)

@@ -3,15 +3,17 @@
 from torch import Tensor
 
 from bench.contract import Undefined, metric
-from bench.ops import check_axes, check_images, check_logits, label_place
+from bench.ops import check_axes, check_images, check_logits
+from metrics._adversarial import NONE_RIGHT, was_right
 
 
 @metric(unit="intensity", better="lower", per="image", bounds=(0.0, 1.0), tracks=("adversarial",), partial=True)
 def linf_size(*, generated: Tensor, real: Tensor, clean_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
     """‖x̂ − x‖∞ over all pixels and channels, for the images that were right before the attack, fooled or not.
 
-    An attack that does nothing has the smallest size: read it beside ``success_rate``, which counts the same images.
     Source: the usual definition; no paper to match.
+    Beware: an attack that does nothing has the smallest size: read it beside ``success_rate``, which counts the same
+    images. Under an L∞ bound, most attacks sit at the bound, and it tells nothing apart.
 
     Args:
         generated: (N, C, H, W) float, the perturbed images, intensities in [0, 1].
@@ -28,8 +30,8 @@ def linf_size(*, generated: Tensor, real: Tensor, clean_logits: Tensor, labels: 
     check_axes(generated=(generated, "N C H W"), real=(real, "N C H W"), labels=(labels, "N"))
     check_images(generated=generated, real=real)
     check_logits(labels, clean_logits=clean_logits)
-    right_before = label_place(clean_logits, labels) < 1
+    right_before = was_right(clean_logits, labels)
     if len(labels) and not right_before.any():
-        return Undefined("no image was right before the attack")
+        return NONE_RIGHT
     size = (generated.double() - real.double()).abs().flatten(1).amax(1)
     return size.masked_fill(~right_before, float("nan"))

@@ -11,6 +11,8 @@ def mean_confidence(*, target_logits: Tensor, labels: Tensor) -> Tensor:
     """Softmax probability that the subject gives the class asked for, whether or not it is the largest.
 
     Source: the usual definition; no paper to match.
+    Beware: an adversarial example reaches 1 as well, and so does any image for a subject that is always sure; it
+    compares methods on one subject, not subjects.
 
     Args:
         target_logits: (N, K) of the subject on the generated images.

@@ -12,6 +12,8 @@ def nll(*, target_logits: Tensor, labels: Tensor) -> Tensor:
     """−log softmax(logits)[label] of each image, natural logarithm.
 
     Source: the usual definition; no paper to match.
+    Beware: a few images that are wrong with great certainty can outweigh all others; label smoothing lowers it without
+    one more right answer.
 
     Args:
         target_logits: (N, K) of the trained network on test images.

@@ -15,6 +15,8 @@ def psnr(*, generated: Tensor, real: Tensor) -> Tensor | Undefined:
     Identical images have no finite value; libraries answer inf, 80 or 60. Here such an image is NaN, and because
     leaving the best images out would turn the mean against the method, one of them makes the reading undefined.
     Source: this formula is the definition; scikit-image's ``peak_signal_noise_ratio(data_range=1)`` agrees.
+    Beware: it counts pixels and sees no structure: a blurred image or the mean of the data set beats a sharp one that
+    is shifted by a pixel. A mean of dB is not the dB of a mean: a few nearly exact images can carry it.
 
     Args:
         generated: (N, C, H, W) float, intensities in [0, 1].

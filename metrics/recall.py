@@ -1,10 +1,10 @@
 """Share of the real images of a class that lie where generated images are."""
 
-import torch
 from torch import Tensor
 
 from bench.contract import Undefined, metric
-from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
+from bench.ops import check_two_sets
+from metrics._neighbours import neighbourhoods
 
 
 @metric(
@@ -18,8 +18,10 @@ from bench.ops import check_two_sets, distances_in_blocks, neighbour_radii
 def recall(*, referee_features: Tensor, real_referee_features: Tensor, k: int = 5) -> Tensor | Undefined:
     """Share of real images nearer to some generated image than that one's k-th nearest generated neighbour.
 
-    One generated outlier has a large radius and can raise it: read ``coverage`` beside it.
+    mean over j of [‖x_i − y_j‖ < s_i for some i],  s_i = distance from x_i to the k-th nearest other x
     Source: Kynkäänniemi et al. 2019, section 2, arXiv:1904.06991; strict comparison as in Naeem et al. 2020.
+    Beware: a generated outlier has a large ball and can raise it, so scattered noise may beat good images; read
+    ``coverage`` beside it.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the generated images of a class.
@@ -27,7 +29,7 @@ def recall(*, referee_features: Tensor, real_referee_features: Tensor, k: int = 
         k: which neighbour's distance is the radius around a generated image.
 
     Returns:
-        () float64 in [0, 1]; ``Undefined`` when N ≤ k or there are no real images.
+        () float64 in [0, 1]; ``Undefined`` when N ≤ k or there are no real images, or the features overflow.
 
     Raises:
         ShapeError: other axes, or features that are not finite.
@@ -36,6 +38,5 @@ def recall(*, referee_features: Tensor, real_referee_features: Tensor, k: int = 
     count, reference_count = len(referee_features), len(real_referee_features)
     if count <= k or not reference_count:
         return Undefined(f"needs {k + 1} generated images and a real one, got {count} and {reference_count}")
-    radii = neighbour_radii(referee_features, k)
-    reached = [(block < radii).any(1) for block in distances_in_blocks(real_referee_features, referee_features)]
-    return torch.cat(reached).double().mean()
+    found = neighbourhoods(generated=referee_features, real=real_referee_features, k=k)
+    return found if isinstance(found, Undefined) else (found.generated_balls > 0).double().mean()

@@ -18,6 +18,8 @@ def referee_agreement(*, referee_logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the referee's largest logit is the class asked for, 0 elsewhere.
 
     Source: the usual evaluator accuracy, as DeepInversion's verifier: Yin et al. 2020, arXiv:1912.08795.
+    Beware: an adversarial example that transfers fools the referee too, and a weak referee is wrong about good images:
+    its agreement on real images is the yardstick. One good image repeated has the value of many.
 
     Args:
         referee_logits: (N, K) of the referee on the generated images.

@@ -18,6 +18,8 @@ def referee_top1(*, referee_logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the referee's largest logit is the class shown, 0 elsewhere; only for class logits.
 
     Source: the usual definition; no paper to match.
+    Beware: the referee sees texture more than shape, and says nothing of how real an image looks; one image repeated
+    has the value of many.
 
     Args:
         referee_logits: (N, K) of the referee on the generated images.

@@ -18,6 +18,8 @@ def referee_top5(*, referee_logits: Tensor, labels: Tensor) -> Tensor | Undefine
     """1 where the referee's five largest logits hold the class shown, 0 elsewhere; only for class logits.
 
     Source: the usual definition; no paper to match.
+    Beware: the referee sees texture more than shape, and says nothing of how real an image looks; one image repeated
+    has the value of many.
 
     Args:
         referee_logits: (N, K) of the referee on the generated images.

@@ -13,6 +13,8 @@ def robust_accuracy(*, target_logits: Tensor, clean_logits: Tensor, labels: Tens
     The track ranks attacks, so lower is better. An image that was wrong before stays wrong: its unperturbed copy is
     within every bound, and an attack that happens to mend it makes nothing more robust.
     Source: Croce et al. 2021, section 2 (RobustBench), arXiv:2010.09670.
+    Beware: it is an upper bound under this one attack; a stronger attack can only lower it. A subject with a low clean
+    accuracy has a low value under every attack.
 
     Args:
         target_logits: (N, K) of the subject on the perturbed images.

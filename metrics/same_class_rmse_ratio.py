@@ -3,15 +3,17 @@
 from torch import Tensor
 
 from bench.contract import Undefined, metric
-from bench.ops import check_images, mean_pair_rmse
+from bench.ops import check_axes, check_images
+from metrics._pairs import mean_pair_rmse, too_few
 
 
 @metric(unit="ratio", better="neither", per="class", bounds=(0.0, None), tracks=("inversion", "visualization"))
 def same_class_rmse_ratio(*, generated: Tensor, real: Tensor) -> Tensor | Undefined:
     """``same_class_rmse`` of the generated images of a class, divided by that of its real images.
 
-    1 is as diverse as reality; above 1 is usually noise, so neither way is good by itself.
     Source: this ratio is the definition; no paper to match.
+    Beware: 1 is as diverse as reality, in whatever way; above 1 is usually noise, so neither direction is good by
+    itself.
 
     Args:
         generated: (N, C, H, W) float, intensities in [0, 1], all asked for the same class.
@@ -23,9 +25,11 @@ def same_class_rmse_ratio(*, generated: Tensor, real: Tensor) -> Tensor | Undefi
     Raises:
         ShapeError: other axes, or intensities outside [0, 1].
     """
+    check_axes(generated=(generated, "N C H W"), real=(real, "M C H W"))
     check_images(generated=generated, real=real)
-    if len(generated) < 2 or len(real) < 2:
-        return Undefined(f"a pair needs 2 images of the class, got {len(generated)} generated and {len(real)} real")
+    absent = too_few(len(generated), len(real))
+    if absent:
+        return absent
     spread = mean_pair_rmse(real)
     if spread == 0:
         return Undefined("the real images of the class are all equal")

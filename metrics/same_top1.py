@@ -11,6 +11,8 @@ def same_top1(*, target_logits: Tensor, clean_logits: Tensor) -> Tensor:
     """1 where the largest logit of both is the same class, right or wrong; 0 elsewhere.
 
     Source: the usual re-forward agreement; no paper to match.
+    Beware: an image with nothing of the original in it can keep the answer, as an adversarial example does: read it
+    beside the distances to the original.
 
     Args:
         target_logits: (N, K) of the subject on the reconstructions.

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from bench.contract import Undefined, metric
-from bench.ops import check_logits, label_place
+from bench.ops import check_logits
+from metrics._adversarial import NONE_RIGHT, succeeded, was_right
 
 
 @metric(unit="fraction", better="higher", per="image", bounds=(0.0, 1.0), tracks=("adversarial",), partial=True)
@@ -12,6 +13,8 @@ def success_rate(*, target_logits: Tensor, clean_logits: Tensor, labels: Tensor)
 
     Images that were wrong before do not count. Whether the bound was kept is the harness's to check.
     Source: the usual untargeted success rate; no paper to match.
+    Beware: without a bound an attack can show another picture and succeed always; read it beside the sizes. A subject
+    whose gradients vanish makes a weak attack look like a robust network.
 
     Args:
         target_logits: (N, K) of the subject on the perturbed images.
@@ -25,8 +28,7 @@ def success_rate(*, target_logits: Tensor, clean_logits: Tensor, labels: Tensor)
         ShapeError: other axes, logits that are not finite, labels outside [0, K).
     """
     check_logits(labels, target_logits=target_logits, clean_logits=clean_logits)
-    right_before = label_place(clean_logits, labels) < 1
+    right_before = was_right(clean_logits, labels)
     if len(labels) and not right_before.any():
-        return Undefined("no image was right before the attack")
-    wrong_after = label_place(target_logits, labels) > 0
-    return wrong_after.double().masked_fill(~right_before, float("nan"))
+        return NONE_RIGHT
+    return succeeded(target_logits, clean_logits, labels).double().masked_fill(~right_before, float("nan"))

@@ -11,6 +11,8 @@ def top1(*, target_logits: Tensor, labels: Tensor) -> Tensor:
     """1 where the label has the largest logit, 0 elsewhere; of equal logits the lowest class index counts as largest.
 
     Source: the usual definition; no paper to match.
+    Beware: where one class has most of the test images, always guessing it does well; and differences below the
+    interval of the images are luck.
 
     Args:
         target_logits: (N, K) of the trained network on test images.

@@ -11,6 +11,7 @@ def top5(*, target_logits: Tensor, labels: Tensor) -> Tensor | Undefined:
     """1 where the label is among the five largest logits, 0 elsewhere; equal logits are ordered by class index.
 
     Source: Russakovsky et al. 2015, section 4.1 (top-5 error), arXiv:1409.0575.
+    Beware: with few classes it is near 1 for any network: five guesses out of ten are right half the time by chance.
 
     Args:
         target_logits: (N, K) of the trained network on test images.

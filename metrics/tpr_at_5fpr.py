@@ -13,6 +13,8 @@ def tpr_at_5fpr(*, scores: Tensor, attacked: Tensor) -> Tensor | Undefined:
     """Largest true positive rate of any threshold whose false positive rate is at most 5 %, without interpolation.
 
     Source: this is the definition; no paper to match.
+    Beware: one clean image with a high score moves the threshold, so with fewer than a few hundred clean images it
+    jumps. The threshold is set on the test images themselves.
 
     Args:
         scores: (N,) float, higher is more suspicious; infinite ones are allowed, only their order counts.

@@ -22,6 +22,8 @@ def transfer_rate(
 
     The subject need not be fooled: an attack that only fools the referee transfers too.
     Source: Liu et al. 2017, section 2 (untargeted, originals that all networks had right), arXiv:1611.02770.
+    Beware: a strong blur or noise fools the referee too, with no attack in it: read it beside the sizes. A referee that
+    is close to the subject, by architecture or data, makes it high.
 
     Args:
         referee_logits: (N, K) of the referee on the perturbed images.

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from bench.contract import Undefined, metric
-from bench.ops import check_axes, check_finite, vendi_score
+from bench.ops import check_axes, check_finite
+from metrics._vendi import vendi_score
 
 
 @metric(
@@ -18,8 +19,10 @@ from bench.ops import check_axes, check_finite, vendi_score
 def vendi_referee_cosine(*, referee_features: Tensor) -> Tensor | Undefined:
     """Vendi score of order 1 with the cosine kernel of the referee's penultimate features.
 
-    exp(−Σ λ log λ) over the eigenvalues λ of K/N. It grows with N: compare equal numbers of images a class only.
+    exp(−Σ λ log λ) over the eigenvalues λ of K/N,  K_ij = cos(f_i, f_j)
     Source: Friedman & Dieng 2023, definition 3.1, arXiv:2210.02410.
+    Beware: it grows with N, so compare equal numbers of images a class only; and it counts differences of any kind, so
+    noise can score above real images. ``vendi_ratio`` says where those are.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the images of one class.
@@ -35,7 +38,4 @@ def vendi_referee_cosine(*, referee_features: Tensor) -> Tensor | Undefined:
     check_finite(referee_features=referee_features)
     if not len(referee_features):
         return Undefined("the class has no images")
-    zeros = int((referee_features == 0).all(1).sum())
-    if zeros:
-        return Undefined(f"{zeros} of {len(referee_features)} images have all-zero features, which have no direction")
     return vendi_score(referee_features)

@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 
 import run_bench
 from bench import registry
+from bench.execute import selftest
+from bench.execute.selftest import Check, near
 from bench.execute.tracks import stored_tensors
 from bench.plan.cells import Plan
 from bench.record import Store
@@ -245,6 +247,7 @@ def test_a_suite_file_that_is_none_is_refused(command: Command, tmp_path: Path, 
         (["run", "smoke", "--limit", "0"], "Invalid value for '--limit'"),
         (["run", "smoke", "--worker", "2"], "No such option"),
         (["list", "method"], "no list named 'method'. Did you mean 'methods'"),
+        (["fetch", "inception"], "fetch needs a data root"),
         (["fetch", "mnis"], "no data set named 'mnis'. Did you mean 'mnist'"),
         (["rank"], "no store at store"),
         (["show", "0123"], "no store at store"),
@@ -393,6 +396,87 @@ def test_weights_of_the_wrong_shape_are_refused(command: Command, tmp_path: Path
     message = refused(command, tmp_path, "run", suite, "--data", tmp_path / "data")
     assert f"{weights} does not give resnet18.tv_in1k" in message
     assert "fc.weight" in message and "[7, 512]" in message
+
+
+# ---- known answers and cards ---------------------------------------------------------------------------------------
+
+
+def answering(found: float) -> list[Check]:
+    """A table of two checks whose second finds this number where 2 is expected."""
+    return [Check("one and one", near(2.0), lambda device: 2.0), Check("the other", near(2.0), lambda device: found)]
+
+
+def test_selftest_shows_what_was_expected_and_ends_with_1_when_something_else_was_found(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    for found, status, last in ((2.0, 0, "2 checks pass"), (2.5, 1, "1 of 2 checks FAIL")):
+        monkeypatch.setattr(selftest, "CHECKS", answering(found))
+        ended = command("selftest")
+        assert ended.status == status
+        rows = [line.split() for line in ended.out.splitlines()]
+        assert rows[0] == ["check", "expected", "found", "ok"]
+        word = "fail" if status else "ok"
+        assert rows[2] == ["the", "other", "2", "±", "1e-9", *f"{found:g} {word}".split()]
+        assert ended.out.splitlines()[-1].startswith(f"selftest: {last} (")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_whose_selftest_fails_keeps_its_records_and_ranks_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bench.execute.runner._Worker", tiny.ThreadWorker)
+    attribution = {"methods": ["gradient", "random_map"], "images": 4, "budget": 10}
+    suite = tiny.write_suite(tmp_path, referee=None, tracks={"attribution": attribution})
+    words = [word for word in tiny.run_command(tmp_path, suite) if word != "--no-selftest"]
+    boards = tmp_path / "boards" / "tiny"
+
+    monkeypatch.setattr(selftest, "CHECKS", answering(2.5))
+    ended = command(*words)
+    assert ended.status == 1
+    assert "the other: expected 2 ± 1e-9, found 2.5" in ended.out
+    assert "no boards were made: the selftest failed\n  mend what run_bench.py selftest shows" in ended.err
+    assert not boards.exists()
+    store = Store.open(tmp_path / "store")
+    assert {store.read(key).provenance["selftest"] for key in store.keys()} == {"fail"}  # noqa: SIM118 - no mapping
+
+    ended = command("rank", "--store", tmp_path / "store", "--leaderboards", tmp_path / "boards")
+    assert ended.status == 0 and "no rank: gradient: selftest failed" in ended.out
+    assert {(row["rank"], row["insertion_auc_blur"] != "") for row in rows_of(boards / "attribution.csv")} == {
+        ("", True)
+    }
+    assert {row["selftest"] for row in rows_of(boards / "results.csv")} == {"fail"}
+
+    monkeypatch.setattr(selftest, "CHECKS", answering(2.0))
+    ended = command(*words)
+    assert ended.status == 0 and "selftest: 2 checks pass (0 s)" in ended.out
+    assert {row["rank"] for row in rows_of(boards / "attribution.csv")} == {"1", "2"}
+    assert {row["selftest"] for row in rows_of(boards / "results.csv")} == {"pass"}
+    assert "selftest: 2 checks pass (as before)" in command(*words).out
+
+
+def test_without_a_selftest_records_say_so(command: Command, tmp_path: Path, done: Plan):
+    ended = command(*tiny.run_command(tmp_path, tmp_path / "tiny.yaml"))
+    assert ended.status == 0 and "selftest:" not in ended.out
+    assert {row["selftest"] for row in rows_of(tmp_path / "boards" / "tiny" / "results.csv")} == {"skipped"}
+    assert not (tmp_path / "store" / "selftest.json").exists()
+
+
+def test_a_metrics_card_is_shown_by_its_name(command: Command):
+    ended = command("list", "metrics", "psnr", "precision")
+    assert ended.status == 0
+    said = " ".join(ended.out.split())
+    for part in ("on boards psnr_dr1, version 1", "Unit: db; at least 0; higher is better.", "beware", "source"):
+        assert part in said
+    assert said.index("psnr_dr1") < said.index("precision_k5_{referee}_penultimate")
+    assert "rmse" not in said.split()
+
+
+def test_a_card_that_is_not_there_is_refused_with_the_nearest(command: Command, tmp_path: Path):
+    assert "no metric named 'psmr'. Did you mean 'psnr'" in refused(command, tmp_path, "list", "metrics", "psmr")
 
 
 # ---- what is answered at once --------------------------------------------------------------------------------------

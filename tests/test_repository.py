@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from bench.contract import TRACKS
+from bench.plan import cards
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -54,6 +55,11 @@ def test_the_citation_and_the_changelog_know_the_version():
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"]
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_metric_cards_is_up_to_date():
+    written = (ROOT / "metrics" / "README.md").read_text(encoding="utf-8")
+    assert written == cards.page(), f"make it anew with: python {cards.COMMAND}"
 
 
 @pytest.mark.parametrize("track", TRACKS)

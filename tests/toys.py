@@ -36,10 +36,10 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def smooth_images(count: int, seed: int) -> Tensor:
+def smooth_images(count: int, seed: int, side: int = SHAPE[1]) -> Tensor:
     """(count, C, H, W) float32 in [0, 1], each a soft random picture."""
     coarse = torch.rand(count, SHAPE[0], 5, 5, generator=generator(seed))
-    return nn.functional.interpolate(coarse, SHAPE[1:], mode="bilinear", align_corners=True)
+    return nn.functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=True)
 
 
 def toy_network(seed: int = 0) -> ToyNetwork:
@@ -86,7 +86,7 @@ def _own_fields(
     track: str, condition: str, model: Classifier, images: Tensor, labels: Tensor, real: Tensor | None
 ) -> dict[str, Any]:
     if track == "reconstruction":
-        return {"tap": condition, "wanted": model.features(images, condition)}
+        return {"tap": condition, "wanted": model.features(images, condition), "real": real}
     if track == "inversion":
         return {"labels": torch.arange(len(images)) % CLASSES, "real": real}
     if track == "visualization":
@@ -136,18 +136,23 @@ def toy_training_task(seed: int = 0, epochs: int = 4) -> TrainingTask:
 # ---- roles of metrics ----------------------------------------------------------------------------------------------
 
 PAIRED = ("training", "reconstruction", "adversarial", "attribution", "detection")  # image n has an original, real[n]
-WHOLE = ("target", "bound")  # roles without an axis of images
+WHOLE = ("target", "bound", "lpips_alex", "lpips_vgg", "cost")  # roles without an axis of images
+COST = {"wall_s": 2.0, "gpu_s": 2.0, "gpu_peak_mib": 5.0, "forward_passes": 9, "backward_passes": 7, "n_images": 4}
+SIDES = {"ms_ssim": 176}  # px, where a metric needs more than the usual ones
 
 
-def toy_roles(track: str, *, count: int = 48, references: int = 30, one_class: bool = False) -> dict[str, Any]:
+def toy_roles(
+    track: str, *, count: int = 48, references: int = 30, one_class: bool = False, side: int = SHAPE[1]
+) -> dict[str, Any]:
     """Everything a metric may ask for, as an ordinary cell of ``track`` would have it."""
+    references = count if track in PAIRED else references
     draw = generator(5)
     labels = torch.arange(count) % (1 if one_class else 4)
     real_labels = torch.arange(references) % (1 if one_class else 4)
-    real = smooth_images(count if track in PAIRED else references, 6)
+    real = smooth_images(references, 6, side)
     bound = Bound.parse("linf_8_255")
-    shift = bound.size * (2 * torch.rand(count, *SHAPE, generator=draw) - 1)
-    generated = (real + shift).clamp(0, 1) if track in PAIRED else smooth_images(count, 7)
+    shift = bound.size * (2 * torch.rand(count, SHAPE[0], side, side, generator=draw) - 1)
+    generated = (real + shift).clamp(0, 1) if track in PAIRED else smooth_images(count, 7, side)
     attacked = torch.arange(count) % 2 == 1
     wanted = torch.randn(count, 12, 4, 4, generator=draw).relu()
     return {
@@ -163,13 +168,29 @@ def toy_roles(track: str, *, count: int = 48, references: int = 30, one_class: b
         "generated_features": wanted + 0.1 * torch.randn(wanted.shape, generator=draw),
         "referee_features": torch.randn(count, 12, generator=draw) + labels[:, None],
         "real_referee_features": torch.randn(references, 12, generator=draw) + real_labels[:, None],
+        "latent_groups": torch.arange(count) // 4,
         "activation": torch.randn(count, generator=draw),
         "scores": torch.randn(count, generator=draw) + attacked,
         "attacked": attacked,
         "maps": torch.rand(count, *SHAPE[1:], generator=draw),
+        "randomised_maps": torch.rand(count, *SHAPE[1:], generator=draw),
+        "wanted_distribution": torch.rand(count, CLASSES, generator=draw).softmax(1),
+        "inception_features": torch.randn(count, 12, generator=draw),
+        "real_inception_features": torch.randn(references, 12, generator=draw),
+        "dinov2_features": torch.randn(count, 12, generator=draw),
+        "real_dinov2_features": torch.randn(references, 12, generator=draw),
+        "clip_logits": _logits(labels, draw),
+        "lpips_alex": toy_lpips,
+        "lpips_vgg": toy_lpips,
         "target": toy_classifier(),
         "bound": bound,
+        "cost": COST,
     }
+
+
+def toy_lpips(first: Tensor, second: Tensor) -> Tensor:
+    """(B,) how far apart two batches are."""
+    return (first - second).square().flatten(1).mean(1)
 
 
 def _logits(labels: Tensor, draw: torch.Generator, favour: float = 2.0) -> Tensor:
@@ -179,7 +200,8 @@ def _logits(labels: Tensor, draw: torch.Generator, favour: float = 2.0) -> Tenso
 
 def of_references(role: str, track: str) -> bool:
     """Whether the role's first axis counts reference images."""
-    return role in ("real_labels", "real_referee_features") or (role == "real" and track not in PAIRED)
+    own = ("real", "real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features")
+    return role in own and track not in PAIRED
 
 
 def rows(roles: dict[str, Any], track: str, chosen: Tensor, *, references: bool = False) -> dict[str, Any]:

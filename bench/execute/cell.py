@@ -23,6 +23,8 @@ from bench.record import Identity, Record, Status, Store, StoreFull
 from bench.zoo import weights
 from bench.zoo.datasets import dataset_card
 
+STAMPS = ("fail", "skipped", "pass")  # of the selftest, the weaker first
+
 
 @dataclass(frozen=True)
 class Run:
@@ -31,7 +33,7 @@ class Run:
     Args:
         run_id: start of the run and a few random letters.
         suite, version: for the provenance.
-        selftest: outcome of the golden self-test at its start.
+        selftest: outcome of the selftest at its start: pass, fail or skipped.
     """
 
     run_id: str
@@ -59,7 +61,9 @@ def run_cell(cell: Cell, lab: Lab, run: Run) -> Record:
         values: Mapping[str, Any] = {}
         if made is not None:
             environment.reset(int(cell.spec["threads"]))  # a method may have left any switch as it liked
-            readings, values = measure(cell, lab, made.artifacts, expectations(cell, lab.store))
+            readings, values = measure(
+                cell, lab, made.artifacts, expectations(cell, lab.store), cost=made.cost, notes=made.notes
+            )
             notes |= gate_note(cell, lab) | made.notes | {"metrics_s": sum(reading.seconds for reading in readings)}
             record = record.model_copy(update={"readings": tuple(readings), "cost": made.cost})
             _keep(cell, lab, made, staged)
@@ -82,24 +86,34 @@ def run_cell(cell: Cell, lab: Lab, run: Run) -> Record:
         lab.store.discard(staged)
 
 
-def rescore(cell: Cell, lab: Lab, record: Record, *, again: bool = False) -> Record:
+def rescore(cell: Cell, lab: Lab, record: Record, *, again: bool = False, selftest: str = "skipped") -> Record:
     """Take anew the readings that are missing or out of date, from stored artifacts; the method is not run.
+
+    A record has one stamp for all its readings: those of a failed selftest are all taken anew once it passes, those of
+    a skipped one as soon as any is; otherwise the weaker of two stamps stays.
 
     Args:
         again: also those that failed or lacked a library or file the last time.
+        selftest: the outcome under which they are taken.
     """
     environment.reset(int(cell.spec["threads"]))
     failed = {reading.stem for reading in record.readings if reading.status in ("failed", "unsupported")}
     now = expectations(cell, lab.store)
     stale = {stem: it for stem, it in now.items() if is_stale(record, it) or (again and stem in failed)}
+    doubtful, before = is_doubtful(record, selftest), stamp_of(record)
+    if doubtful or (stale and selftest == "pass" and before != "pass"):
+        stale = now
     if not stale:
         return record
-    taken, fresh = measure(cell, lab, stored_tensors(lab.store, cell.key), stale)
-    kept = [reading for reading in record.readings if reading.stem not in stale]
+    stamp = selftest if len(stale) == len(now) else min(before, selftest, key=STAMPS.index)
+    made = stored_tensors(lab.store, cell.key)
+    taken, fresh = measure(cell, lab, made, stale, cost=record.cost, notes=record.notes)
+    kept = [reading for reading in record.readings if reading.stem not in stale and not doubtful]
     names = {name for reading in kept for name in (reading.values, reading.replicates) if name}
     values = {name: array for name, array in lab.store.values(record).items() if name in names} | fresh
     readings = tuple(sorted((*kept, *taken), key=lambda reading: reading.stem))
-    return lab.store.rewrite(record.model_copy(update={"readings": readings}), values)
+    changes = {"readings": readings, "provenance": record.provenance | {"selftest": stamp}}
+    return lab.store.rewrite(record.model_copy(update=changes), values)
 
 
 def expectations(cell: Cell, store: Store) -> dict[str, Expected]:
@@ -117,6 +131,16 @@ def is_stale(record: Record, identity: Expected) -> bool:
     known = {reading.stem: reading for reading in record.readings}
     reading = known.get(identity.stem)
     return reading is None or reading.score_id != identity.score_id
+
+
+def stamp_of(record: Record) -> str:
+    """Outcome of the selftest under which the record's readings were taken."""
+    return str(record.provenance.get("selftest", "skipped"))
+
+
+def is_doubtful(record: Record, selftest: str) -> bool:
+    """Whether the readings were taken while the selftest failed, which now passes."""
+    return selftest == "pass" and stamp_of(record) == "fail" and bool(record.readings)
 
 
 def blank_record(cell: Cell, run: Run, device: torch.device, started: datetime) -> Record:

@@ -6,11 +6,12 @@ from pathlib import Path
 from bench.contract import SetupError
 from bench.execute import environment
 from bench.zoo.datasets import dataset_card, dataset_names, open_dataset
+from bench.zoo.foundations import judge_card, judge_names
 from bench.zoo.weights import public_card, public_names
 
 
 def findings(data: Path | None) -> Iterator[tuple[str, str]]:
-    """(what, found): device, versions, code, data sets and public weights.
+    """(what, found): device, versions, code, data sets, public weights and judge networks.
 
     Args:
         data: the data folder, None where none is given.
@@ -22,6 +23,7 @@ def findings(data: Path | None) -> Iterator[tuple[str, str]]:
     yield "data", str(data) if data else "GLASSBENCH_DATA is not set: only embedded data"
     yield from ((f"data set {name}", _data_found(name, data)) for name in dataset_names())
     yield from ((f"weights {name}", _weights_found(name, data)) for name in public_names())
+    yield from ((f"judge {name}", _judge_found(name, data)) for name in judge_names())
 
 
 def _data_found(name: str, data: Path | None) -> str:
@@ -36,3 +38,10 @@ def _data_found(name: str, data: Path | None) -> str:
 def _weights_found(name: str, data: Path | None) -> str:
     path = public_card(name).path
     return "found" if data is not None and (data / path).is_file() else f"{path} is not there"
+
+
+def _judge_found(name: str, data: Path | None) -> str:
+    card = judge_card(name)
+    if data is None or not (data / card.file.path).is_file():
+        return f"{card.file.path} is not there; run_bench.py fetch {name} ({card.mebibytes} MiB, {card.licence})"
+    return "found"

@@ -16,6 +16,7 @@ from bench.plan.suite import SubjectName
 from bench.record import Store
 from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, open_dataset
+from bench.zoo.foundations import Judge, load_judge
 
 MODELS_KEPT = 6
 
@@ -34,6 +35,7 @@ class Lab:
         self._data: dict[tuple[str, str | None], Dataset] = {}
         self._models: OrderedDict[str, Any] = OrderedDict()
         self._checksums: dict[str, str] = {}
+        self._judges: dict[str, Judge] = {}
         self.features = FeatureCache(store.root / "features", device)
 
     # -- data --------------------------------------------------------------------------------------------------------
@@ -76,12 +78,18 @@ class Lab:
         """Drop a network that somebody changed."""
         self._models.pop(key or name, None)
 
+    def judge(self, name: str) -> Judge:
+        """A published judge network, loaded once; raises as ``load_judge``."""
+        if name not in self._judges:
+            self._judges[name] = load_judge(name, self.root).to(self.device)
+        return self._judges[name]
+
     def _load(self, cell: Cell, name: str, key: str | None) -> Classifier:
         if key is None:
             return weights.load_public(name, self.root).to(self.device)
         card = self.data(cell).card
-        parsed = SubjectName.parse(name)
-        untrained = build_untrained(parsed.network, card, seed=0)
+        network = cell.subject if key == cell.key else SubjectName.parse(name).network  # a training cell's own
+        untrained = build_untrained(network, card, seed=0)
         weights.load_weights(untrained, subject_folder(self.store, key) / "weights.safetensors")
         wrapped = networks.wrap(untrained, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
         return wrapped.to(self.device)

@@ -23,7 +23,8 @@ from bench.execute.lab import Lab
 from bench.execute.tracks import channel_tap, reference_places, wanted_labels
 from bench.ops import in_batches
 from bench.plan.cells import Cell
-from bench.record import Reading
+from bench.record import Cost, Reading
+from bench.zoo.foundations import Judge, class_names, clip_directions
 
 # Roles whose axis 0 counts what the method made: restricted together to a class, resampled together for an interval.
 MADE_SIDE = frozenset(
@@ -52,6 +53,8 @@ MADE_SIDE = frozenset(
 REAL_SIDE = frozenset(
     {"real", "real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features"}
 )
+REPLICATE_WORK = 5e12  # see `affordable`
+FEWEST_REPLICATES = 10
 PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution")  # there the real side is in the same order
 
 
@@ -90,10 +93,14 @@ class Roles:
 
     Args:
         artifacts: what the method made, on the CPU.
+        cost: of making it.
+        notes: the record's; why there is no artifact where there could be one.
     """
 
-    def __init__(self, cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor]) -> None:
-        self.cell, self.lab = cell, lab
+    def __init__(
+        self, cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], cost: Cost, notes: Mapping[str, Any]
+    ) -> None:
+        self.cell, self.lab, self.cost, self.notes = cell, lab, cost, notes
         self.artifacts = {name: tensor.to(lab.device) for name, tensor in artifacts.items()}
         self._made: dict[str, Any] = {}
         self._parts: dict[tuple[str, int], Tensor] = {}
@@ -118,7 +125,8 @@ class Roles:
     # Each of the following makes one role; shapes are those of bench.contract.ROLES.
 
     def _target(self) -> Classifier:
-        return self.lab.model(self.cell, self.cell.subject, self.cell.subject_key)
+        cell = self.cell
+        return self.lab.model(cell, cell.subject, cell.key if cell.track == "training" else cell.subject_key)
 
     def _bound(self) -> Bound:
         return Bound.parse(self.cell.condition)
@@ -156,6 +164,24 @@ class Roles:
 
     def _maps(self) -> Undefined:
         return Undefined(f"the {self.cell.track} track makes no maps")
+
+    def _randomised_maps(self) -> Undefined:
+        if self.cell.track != "attribution":
+            return self._maps()
+        return Undefined(self.notes.get("randomised_maps", "made before this was kept: run again with --force"))
+
+    def _wanted_distribution(self) -> Tensor | Undefined:
+        """One-hot at the label; a method that asked for something else has said so."""
+        labels = self.get("labels")
+        if isinstance(labels, Undefined):
+            return labels
+        return torch.nn.functional.one_hot(labels, self.get("target").num_classes).float()
+
+    def _latent_groups(self) -> Undefined:
+        return Undefined("the method does not say which images differ by their latent alone")
+
+    def _cost(self) -> dict[str, Any]:
+        return self.cost.model_dump()
 
     def _target_logits(self) -> Tensor | Undefined:
         return self._seen("target", "generated", "logits")
@@ -195,6 +221,47 @@ class Roles:
         digest = self.get(f"{images}_digest")
         seen = self.lab.look(*names[network], model, digest, lambda: self.get(images), lasting=images == "real")
         return seen[what]
+
+    def _inception_features(self) -> Tensor | Undefined:
+        return self._shown("inception", "generated")
+
+    def _real_inception_features(self) -> Tensor | Undefined:
+        return self._shown("inception", "real")
+
+    def _dinov2_features(self) -> Tensor | Undefined:
+        return self._shown("dinov2", "generated")
+
+    def _real_dinov2_features(self) -> Tensor | Undefined:
+        return self._shown("dinov2", "real")
+
+    def _clip_logits(self) -> Tensor | Undefined:
+        data = self.lab.data(self.cell).card
+        names = class_names(data)
+        if names is None:
+            return Undefined(f"{data.name} has no class names")
+        seen = self._shown("clip", "generated")
+        if isinstance(seen, Undefined):
+            return seen
+        clip, words = self.lab.judge("clip"), set_digest("sentences", *names)
+        sentences = self.lab.features.get(
+            words, clip.digest, lambda: {"shown": clip_directions(clip, names)}, lasting=True
+        )
+        return seen @ sentences["shown"].T
+
+    def _lpips_alex(self) -> Judge:
+        return self.lab.judge("lpips_alex")
+
+    def _lpips_vgg(self) -> Judge:
+        return self.lab.judge("lpips_vgg")
+
+    def _shown(self, judge: str, images: str) -> Tensor | Undefined:
+        """What a published network shows of one side's images."""
+        if images == "generated" and isinstance(self.get("generated"), Undefined):
+            return self.get("generated")  # type: ignore[no-any-return]
+        network, digest = self.lab.judge(judge), self.get(f"{images}_digest")
+        return self.lab.features.get(
+            digest, network.digest, lambda: {"shown": network(self.get(images))}, lasting=images == "real"
+        )["shown"]
 
     def _generated_digest(self) -> str:
         return set_digest(self.get("generated"))
@@ -236,14 +303,20 @@ class Roles:
 
 
 def measure(
-    cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], wanted: Mapping[str, Expected]
+    cell: Cell,
+    lab: Lab,
+    artifacts: Mapping[str, Tensor],
+    wanted: Mapping[str, Expected],
+    *,
+    cost: Cost,
+    notes: Mapping[str, Any],
 ) -> tuple[list[Reading], dict[str, np.ndarray]]:
-    """Take the readings named in ``wanted``.
+    """Take the readings named in ``wanted``; see ``Roles`` for the other arguments.
 
     Returns:
         The readings, and the per-unit values and replicates that belong into values.safetensors.
     """
-    roles = Roles(cell, lab, artifacts)
+    roles = Roles(cell, lab, artifacts, cost, notes)
     readings: list[Reading] = []
     kept: dict[str, np.ndarray] = {}
     for identity in wanted.values():
@@ -352,12 +425,26 @@ def _per_set(function: Callable[..., Any], card: MetricCard, cell: Cell, given: 
     side = _made_side(cell)
     lengths = {len(value) for name, value in given.items() if name in side}
     count = lengths.pop() if len(lengths) == 1 else 0
-    if card.resample == "image" and count and card.replicates:
+    number = affordable(card.replicates, count, given) if card.resample == "image" and count else 0
+    if number:
         device = next(value.device for name, value in given.items() if name in side)
-        draws = np.random.default_rng(seed_for("replicates", count)).integers(0, count, (card.replicates, count))
+        draws = np.random.default_rng(seed_for("replicates", count)).integers(0, count, (number, count))
         drawn = [function(**_slice(given, side, torch.from_numpy(row).to(device))) for row in draws]
         arrays["replicates"] = np.array([math.nan if isinstance(one, Undefined) else float(one) for one in drawn])
     return _finite(float(answer), arrays, count or cell.images)
+
+
+def affordable(most: int, count: int, given: Mapping[str, Any]) -> int:
+    """How many replicates of a set metric are made: ``most``, or as many as 5·10¹² multiplications allow.
+
+    One replicate is reckoned as one product of all that the metric is given with the ``count`` images that the method
+    made: 100 replicates for 3 000 against 3 000 images of 2 048 features, 12 for 10 000 against 10 000. Fewer than 10
+    make no interval, so none are made. The rule looks at shapes alone, so that cells of equal shape have equally many;
+    elsewhere the fewer are the first of the more.
+    """
+    numbers = sum(value.numel() for value in given.values() if isinstance(value, Tensor))
+    allowed = int(REPLICATE_WORK // max(1, count * numbers))
+    return min(most, allowed) if allowed >= FEWEST_REPLICATES else 0
 
 
 def _finite(value: float, arrays: dict[str, np.ndarray], scored: int, also: str = "n_scored") -> Outcome | Undefined:

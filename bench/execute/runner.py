@@ -130,6 +130,7 @@ class Runner:
 
     Args:
         cells: what to do, with all that it needs.
+        selftest: its outcome, for the records.
         workers: how many processes; they share the CPU or the GPUs in turn.
     """
 
@@ -145,9 +146,11 @@ class Runner:
         retry_failed: bool = False,
         force: bool = False,
         score_only: bool = False,
+        selftest: str = "skipped",
     ) -> None:
         now = datetime.now(UTC)
-        self.run = Run(f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", plan.suite.suite, plan.suite.version)
+        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self.run = Run(run_id, plan.suite.suite, plan.suite.version, selftest)
         self.plan, self.store, self.root, self.watcher = plan, store, root, watcher
         self.pending = {cell.key: cell for cell in _most_needed_first(cells)}
         self.settled: dict[str, tuple[str, str]] = {}
@@ -214,7 +217,14 @@ class Runner:
                 self._write_unrun(cell, status, why, {"planned": True})  # type: ignore[arg-type]
                 return True
             record = look_up(cell, self.store, self.watcher.say)
-            what = todo(cell, self.store, record, retry_failed=self.flags["retry_failed"], since=self.since)
+            what = todo(
+                cell,
+                self.store,
+                record,
+                retry_failed=self.flags["retry_failed"],
+                since=self.since,
+                selftest=self.run.selftest,
+            )
             if what == "nothing":
                 assert record is not None
                 self._complain(cell, complaints(record))
@@ -370,5 +380,6 @@ def index_of(plan: Plan) -> SuiteIndex:
             IndexedCell(key=cell.key, identity=identity_of(cell), is_reference=cell.is_reference)
             for cell in plan.wanted
         ),
+        rank_references=suite.rank_references,
         notes={"description": suite.description, "dataset": suite.dataset},
     )

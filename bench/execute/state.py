@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
-from bench.execute.cell import expectations, inputs_of, is_stale
+from bench.execute.cell import expectations, inputs_of, is_doubtful, is_stale
 from bench.execute.lab import subject_folder
 from bench.execute.tracks import file_digest
 from bench.plan.cells import Cell
@@ -32,12 +32,21 @@ def set_aside(cell: Cell, store: Store, problem: DamagedRecord, report: Callable
     report(f"damaged record set aside as {place.name}, to be run again: {cell}: {problem}")
 
 
-def todo(cell: Cell, store: Store, record: Record | None, *, retry_failed: bool = False, since: str = "") -> Todo:
+def todo(
+    cell: Cell,
+    store: Store,
+    record: Record | None,
+    *,
+    retry_failed: bool = False,
+    since: str = "",
+    selftest: str = "skipped",
+) -> Todo:
     """Whether the cell must be run, only measured, or left as it is. The cells it needs must be ok.
 
     Args:
         retry_failed: run again what ended neither ok nor skipped.
         since: run again what started before this time (UTC, as in records); empty for never.
+        selftest: its outcome now; when it passes, what was measured while it failed is measured anew.
     """
     if record is None or str(record.provenance.get("started_utc", "")) < since or record.status == "interrupted":
         return "run"
@@ -50,7 +59,7 @@ def todo(cell: Cell, store: Store, record: Record | None, *, retry_failed: bool 
     if cell.track == "training" and not _has_its_weights(cell, store, record):
         return "run"
     stale = any(is_stale(record, identity) for identity in expectations(cell, store).values())
-    return "score" if stale else "nothing"
+    return "score" if stale or is_doubtful(record, selftest) else "nothing"
 
 
 def complaints(record: Record) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.contract import (
+    DESCRIPTIONS,
     TRACKS,
     AdversarialTask,
     AttributionTask,
@@ -35,12 +36,13 @@ from bench.contract import (
 from bench.execute.checkpoint import FileCheckpoint
 from bench.execute.gates import refusal
 from bench.execute.lab import Lab, subject_folder
-from bench.ops import check_images, in_batches
+from bench.execute.randomise import drawn_anew
+from bench.ops import check_finite, check_images, in_batches
 from bench.plan.cells import Cell, build_untrained
 from bench.record import Cost, Store
 from bench.zoo import weights
 
-SHARED_BY_ALL_IMAGES = ("references", "reference_labels", "clean", "clean_labels")
+SHARED_BY_ALL_IMAGES = ("references", "reference_labels", "clean", "clean_labels", "fitted")
 BOUND_TOLERANCE = 1e-6
 TENSORS = "artifacts/tensors.safetensors"  # in the cell's folder: everything that its metrics need
 
@@ -102,14 +104,11 @@ def _look(cell: Cell, lab: Lab) -> Made:
     reason = method.why_not(task) if hasattr(method, "why_not") else None
     if reason:
         raise Skip(reason)
-    verb = getattr(method, TRACKS[cell.track].verb)
     watch = Stopwatch(lab.device)
     model.passes = counter = PassCounter(limit=cell.passes)
     try:
         with watch:
-            if hasattr(method, "fit"):
-                task = task.replace(fitted=method.fit(task))
-            answers = [_checked(cell, batch, verb(batch)) for batch in batches(task, int(cell.spec["batch_size"]))]
+            answers = _answers(cell, method, task)
     finally:
         model.passes = PassCounter()
         unchanged = model.checksum() == lab.checksum(cell.subject, cell.subject_key)
@@ -117,9 +116,67 @@ def _look(cell: Cell, lab: Lab) -> Made:
             lab.forget(cell.subject, cell.subject_key)
     if not unchanged:
         raise RuntimeError(f"{cell.full_method} changed the subject's parameters or buffers")
+    made = Made({name: tensor.cpu() for name, tensor in answers.items()} | extra, watch.cost(counter, len(task)))
+    if cell.track == "attribution":
+        _add_randomised_maps(cell, method, task, made)
+    return made
+
+
+def _answers(cell: Cell, method: Any, task: Task) -> dict[str, Tensor]:
+    """What the method makes of all images, batch by batch, and what it says of them if it says anything."""
+    if hasattr(method, "fit"):
+        task = task.replace(fitted=method.fit(task))
+    verb = getattr(method, TRACKS[cell.track].verb)
     name = {"detection": "scores", "attribution": "maps"}.get(cell.track, "generated")
-    artifacts = {name: torch.cat(answers).cpu()} | extra
-    return Made(artifacts, watch.cost(counter, len(task)))
+    parts: list[dict[str, Tensor]] = []
+    for batch in batches(task, int(cell.spec["batch_size"])):
+        part = {name: _checked(cell, batch, verb(batch))}
+        if hasattr(method, "describe"):
+            part |= _described(cell, batch, method.describe(batch))
+        if parts and part.keys() != parts[0].keys():
+            raise ShapeError(f"{cell.full_method}.describe should name the same in every batch, got {sorted(part)}")
+        parts.append(part)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _described(cell: Cell, task: Task, said: Any) -> dict[str, Tensor]:
+    """What ``describe`` returned, when it is what the contract promises.
+
+    Raises:
+        ShapeError: no mapping, an unknown name, or a tensor of another shape, kind or range.
+    """
+    who, count = f"{cell.full_method}.describe", len(task)
+    if not isinstance(said, Mapping) or not said.keys() <= set(DESCRIPTIONS):
+        found = sorted(map(str, said)) if isinstance(said, Mapping) else type(said).__name__
+        raise ShapeError(f"{who} should return a mapping with names of {', '.join(DESCRIPTIONS)}, got {found}")
+    wanted = {"wanted_distribution": (count, task.model.num_classes), "latent_groups": (count,)}
+    for name, tensor in said.items():
+        whole = name == "latent_groups"
+        right = isinstance(tensor, Tensor) and tuple(tensor.shape) == wanted[name]
+        if not right or (tensor.dtype != torch.int64 if whole else not tensor.is_floating_point()):
+            kind = "int64" if whole else "floating point"
+            found = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ShapeError(f"{who}: {name} should be {wanted[name]} {kind}, got {found}")
+        check_finite(**{f"{who}: {name}": tensor})
+    return {name: tensor.detach() for name, tensor in said.items()}
+
+
+def _add_randomised_maps(cell: Cell, method: Any, task: Task, made: Made) -> None:
+    """Keep the method's maps for the subject with its weights drawn anew, or note why there are none.
+
+    That is a measurement, not the method's work: it has a counter of its own, and no part in cost and budget.
+    """
+    try:
+        blank = drawn_anew(task.model, seed_for("randomised", cell.seed))
+        blank.passes = PassCounter(limit=cell.passes)
+        task = task.replace(model=blank)
+        reason = method.why_not(task) if hasattr(method, "why_not") else None
+        if reason:
+            raise Skip(reason)
+        made.artifacts["randomised_maps"] = _answers(cell, method, task)["maps"].cpu()
+    except (Exception, SystemExit) as problem:  # what a method does on an untrained network is no fault of the cell
+        line = (str(problem).strip().split("\n") or [""])[0]
+        made.notes["randomised_maps"] = f"on the subject drawn anew: {type(problem).__name__}: {line}"[:200]
 
 
 def has_leftovers(model: Classifier) -> bool:
@@ -158,7 +215,8 @@ def whole_task(cell: Cell, lab: Lab, model: Classifier) -> tuple[Task, dict[str,
         tap = cell.condition
         with torch.no_grad():
             wanted = in_batches(lambda part: model.features(part, tap), images, int(cell.spec["batch_size"]))
-        return ReconstructionTask(**common, tap=tap, wanted=wanted), {}
+        real = images if cell.is_reference else None
+        return ReconstructionTask(**common, tap=tap, wanted=wanted, real=real), {}
     if cell.track == "adversarial":
         return AdversarialTask(**common, images=images, labels=labels, bound=Bound.parse(cell.condition)), {}
     return AttributionTask(**common, images=images, labels=labels), {}
@@ -351,6 +409,7 @@ def _train(cell: Cell, lab: Lab, note: Any) -> Made:
     with watch:
         network = method.train(task).eval()
     weights.save_weights(network, folder / "weights.safetensors")
+    lab.forget(cell.subject, cell.key)  # the one that an earlier run of this cell made
     checkpoint.remove()
     everything = torch.arange(len(data.labels("test")))
     with torch.no_grad():

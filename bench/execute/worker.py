@@ -90,7 +90,7 @@ def _carry_out(order: Order, lab: Lab, run: Run) -> Answer:
         print(f"-- {cell.key} {cell}", flush=True)
         with FileLock(lab.store.root / "locks" / f"{cell.key}.lock", timeout=0):
             before = look_up(cell, lab.store, print)
-            after = _scored(order, lab, before) if order.score_only else _finished(order, lab, run, before)
+            after = _scored(order, lab, run, before) if order.score_only else _finished(order, lab, run, before)
         if after is None:
             return Answer(cell.key, "done", "skipped", "no record to score")
         seconds = time.perf_counter() - started
@@ -109,21 +109,23 @@ def _carry_out(order: Order, lab: Lab, run: Run) -> Answer:
 def _finished(order: Order, lab: Lab, run: Run, record: Record | None) -> Record:
     """The cell's record as it should be: the one there is, or that with new readings, or a new one."""
     cell = order.cell
-    what = todo(cell, lab.store, record, retry_failed=order.retry_failed, since=order.since)
+    what = todo(cell, lab.store, record, retry_failed=order.retry_failed, since=order.since, selftest=run.selftest)
     if record is None or what == "run":
         return run_cell(cell, lab, run)
     if what == "nothing":
         return record
     try:
-        return rescore(cell, lab, record)
+        return rescore(cell, lab, record, selftest=run.selftest)
     except DamagedRecord as problem:  # its artifacts: without them there is nothing to read
         set_aside(cell, lab.store, problem, print)
         return run_cell(cell, lab, run)
 
 
-def _scored(order: Order, lab: Lab, record: Record | None) -> Record | None:
+def _scored(order: Order, lab: Lab, run: Run, record: Record | None) -> Record | None:
     """The record with every reading that can be taken now, or None where no method has made anything."""
-    return rescore(order.cell, lab, record, again=True) if record is not None and record.status == "ok" else None
+    if record is None or record.status != "ok":
+        return None
+    return rescore(order.cell, lab, record, again=True, selftest=run.selftest)
 
 
 def _end_with_parent(lifeline: Connection) -> None:

@@ -20,12 +20,14 @@ CONDITIONS = (
     *("metric_version", "method_version", "weights_sha256", "data_sha256"),
     *("precision", "gpu_name", "torch"),
 )
-
+# What a clock or a memory gauge gave, as in bench.contract: compared on one machine alone, and loosely.
+TIMED_UNITS = ("ms", "s", "images/s", "MiB")
+MACHINE = ("host", "gpu_name")
 
 _NEEDED = [
     *LINE,
     *("metric", "seed", "aggregate", "value", "unit", "higher_is_better", "ci_low", "ci_high", "status", "error"),
-    *("cell_id", *CONDITIONS),
+    *("cell_id", "host", *CONDITIONS),
 ]
 
 
@@ -49,6 +51,7 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "": Tolerance(relative=1e-3),
 }
 _FRACTION = Tolerance(absolute=1e-3)  # 0.1 points of accuracy
+_TIMED = Tolerance(relative=0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +157,8 @@ def _lines(boards: Boards) -> dict[tuple[str, ...], list[Row]]:
 
 def _of_status(line: tuple[str, ...], old: list[Row], new: list[Row]) -> list[Difference]:
     """At most one a direction: the first seed and metric that was ok and is not, and the other way round."""
+    if _machines(old) != _machines(new):  # what one can measure, another may not
+        old, new = ([row for row in rows if row["unit"] not in TIMED_UNITS] for rows in (old, new))
     before, after = _statuses(old), _statuses(new)
     found = []
     directions: tuple[tuple[Kind, Any, Any], ...] = (("worse", before, after), ("better", after, before))
@@ -173,6 +178,10 @@ def _statuses(rows: list[Row]) -> dict[tuple[str, int], tuple[str, str]]:
     return {
         (row["metric"], int(row["seed"])): (row["status"], row["error"]) for row in rows if row["aggregate"] == "seed"
     }
+
+
+def _machines(rows: list[Row]) -> set[tuple[str, ...]]:
+    return {tuple(row[name] for name in MACHINE) for row in rows if row["aggregate"] == "seed"}
 
 
 def _of_numbers(line: tuple[str, ...], old: _Side, new: _Side, tolerances: Mapping[str, Tolerance]) -> list[Difference]:
@@ -200,6 +209,8 @@ def _conditions(line: tuple[str, ...], metric: str, changed: str) -> Difference:
 def _changed_conditions(track: str, pairs: list[tuple[Row, Row]]) -> str:
     """Names and values, ``torch 2.14 → 2.15``; empty when all are equal. What training made is its result."""
     names = [name for name in CONDITIONS if not (track == "training" and name == "weights_sha256")]
+    if pairs[0][1]["unit"] in TIMED_UNITS:
+        names += [name for name in MACHINE if name not in names]
     changes = {name: (a[name], b[name]) for name in names for a, b in pairs if a[name] != b[name]}
     return ", ".join(f"{name} {_short(was)} → {_short(now)}" for name, (was, now) in changes.items())
 
@@ -210,8 +221,8 @@ def _short(text: str) -> str:
 
 def _tolerance(metric: str, unit: str, tolerances: Mapping[str, Tolerance]) -> Tolerance:
     start = max((start for start in tolerances if start and metric.startswith(start)), key=len, default="")
-    if not start and unit == "fraction":
-        return _FRACTION
+    if not start and unit in ("fraction", *TIMED_UNITS):
+        return _FRACTION if unit == "fraction" else _TIMED
     return tolerances.get(start, Tolerance())
 
 

@@ -106,6 +106,11 @@ class Line:
         """Whether all planned cells ended well."""
         return self.n_ok == len(self.planned)
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether any of it was measured while the selftest failed."""
+        return any(record.readings and record.provenance.get("selftest") == "fail" for record in self.records)
+
 
 @dataclass(frozen=True)
 class Metric:

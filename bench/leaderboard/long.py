@@ -16,6 +16,7 @@ from bench.record import Record
 
 Row = dict[str, Any]
 _OF_THE_RUN = [column.name for column in CONDITIONS + PROVENANCE]
+STAMPS = ("fail", "skipped", "pass")  # of the selftest: a mean has the weakest of its seeds
 _IMAGES = "artifacts/images.safetensors"
 
 
@@ -102,6 +103,8 @@ def _mean_row(line: Line, summary: Summary, contexts: Sequence[Row]) -> Row:
     row = _agreed([contexts[i] | _card(scores[i]) for i in shown])
     for name in ("wall_s", "gpu_s"):
         row[name] = _mean([contexts[i][name] for i in shown])
+    stamps = {contexts[i]["selftest"] for i in shown}
+    row["selftest"] = next((stamp for stamp in STAMPS if stamp in stamps), "")
     row["gpu_peak_mib"] = max((peak for i in shown if (peak := contexts[i]["gpu_peak_mib"]) is not None), default=None)
     row |= {"seed": None, "cell_id": None, "aggregate": "mean", "std": summary.std, "n_seeds": summary.n_seeds or None}
     absent = len(line.planned) - summary.n_seeds

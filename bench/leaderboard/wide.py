@@ -34,10 +34,13 @@ class _Entry:
 def wide_frame(sheet: Sheet, track: str, summaries: Summaries) -> pd.DataFrame:
     """The track's lines by data set, subject and condition; within these the complete ones first, the best on top.
 
+    Lines that were measured while the selftest failed stand last and have no rank. A metric that no line has a value of
+    has no column: the sidecar says why.
+
     Raises:
         BoardError: two lines would be one.
     """
-    metrics = _metrics_of(sheet, track)
+    metrics, _ = _metrics_of(sheet, track, summaries)
     rows: list[Row] = []
     for group, entries in _groups(sheet, track, summaries):
         better = _better(sheet, group)
@@ -61,6 +64,7 @@ def sidecar(sheet: Sheet, track: str, summaries: Summaries, problems: list[Probl
     entries = [entry for _, members in groups for entry in members]
     lines = [entry.line for entry in entries]
     described = [_describe_group(sheet, group, members) for group, members in groups]
+    metrics, absent = _metrics_of(sheet, track, summaries)
     records = {record.key: record for line in lines for record in line.records}
     damaged = {problem.key: problem.reason for problem in problems}
     index = sheet.index
@@ -74,7 +78,8 @@ def sidecar(sheet: Sheet, track: str, summaries: Summaries, problems: list[Probl
         "primary": index.primary.get(track, ""),
         "comparisons": sum(group["comparisons"] for group in described),
         "interval": {"level": LEVEL, "kind": "percentile bootstrap", "draw_seed": DRAW_SEED},
-        "metrics": [_describe_metric(sheet, track, metric, lines) for metric in _metrics_of(sheet, track)],
+        "metrics": [_describe_metric(sheet, track, metric, lines) for metric in metrics],
+        "without_value": [_why_absent(sheet, track, metric, lines) for metric in absent],
         "groups": described,
         "reference_rows": [_name(line) for line in lines if line.is_reference],
         "unranked": [_name(entry.line) | {"reason": entry.unranked} for entry in entries if entry.unranked],
@@ -102,12 +107,14 @@ def _entry(sheet: Sheet, line: Line, summaries: Summaries) -> _Entry:
     metric = sheet.primary[line.key.group]
     known = sheet.metrics.get((line.key.group.track, metric))
     summary = summaries[line.key].get((metric, known.version)) if known else None
-    return _Entry(line, summary, _why_unranked(line, metric, summary))
+    return _Entry(line, summary, _why_unranked(sheet, line, metric, summary))
 
 
-def _why_unranked(line: Line, metric: str, summary: Summary | None) -> str:
+def _why_unranked(sheet: Sheet, line: Line, metric: str, summary: Summary | None) -> str:
     planned = len(line.planned)
-    if line.is_reference:
+    if line.is_doubtful:
+        return "selftest failed"
+    if line.is_reference and not sheet.index.rank_references:
         return "reference: shows real images"
     if not line.is_complete:
         return f"{line.n_ok} of {planned} cells ok"
@@ -151,17 +158,24 @@ def _uncertainty(
 def _order(entry: _Entry, better: Better) -> tuple[Any, ...]:
     value = entry.value
     merit = 0.0 if value is None or better == "neither" else -value if better == "higher" else value
-    return (not entry.line.is_complete, value is None, merit, *entry.line.key[1:])
+    return (entry.line.is_doubtful, not entry.line.is_complete, value is None, merit, *entry.line.key[1:])
 
 
 # ---- rows and descriptions -----------------------------------------------------------------------------------------
 
 
-def _metrics_of(sheet: Sheet, track: str) -> list[str]:
-    """Those that rank first, then the others by name."""
+def _metrics_of(sheet: Sheet, track: str, summaries: Summaries) -> tuple[list[str], list[str]]:
+    """Those that rank first, then the others that some line has a value of, by name; and the rest of them."""
     ranking = {metric for group, metric in sheet.primary.items() if group.track == track}
-    measured = {metric for of, metric in sheet.metrics if of == track}
-    return sorted(measured | ranking, key=lambda metric: (metric not in ranking, metric))
+    taken = {metric: known.version for (of, metric), known in sheet.metrics.items() if of == track}
+    found = [summaries[line.key] for line in sheet.lines if line.key.group.track == track]
+    valued = {
+        metric
+        for metric, version in taken.items()
+        for of_line in found
+        if (metric, version) in of_line and of_line[metric, version].value is not None
+    }
+    return [*sorted(ranking), *sorted(valued - ranking)], sorted(taken.keys() - valued - ranking)
 
 
 def _row(sheet: Sheet, entry: _Entry, metrics: list[str], summaries: Summaries) -> Row:
@@ -240,6 +254,19 @@ def _describe_metric(sheet: Sheet, track: str, metric: str, lines: list[Line]) -
         "resample": card.resample,
         "n_scored": sorted({reading.n_scored for reading in readings if reading.n_scored is not None}),
         "n_reference": sorted({reading.n_reference for reading in readings if reading.n_reference is not None}),
+    }
+
+
+def _why_absent(sheet: Sheet, track: str, metric: str, lines: list[Line]) -> Row:
+    """What kept the first line from a value; ``results.csv`` has the reason of each cell."""
+    known = sheet.metrics[track, metric]
+    first = next(score for line in lines for score in line.scores.get((metric, known.version), []))
+    return {
+        "metric": metric,
+        "stem": known.card.stem,
+        "version": known.card.metric_version,
+        "status": first.status,
+        "error": first.error,
     }
 
 

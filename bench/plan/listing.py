@@ -2,14 +2,10 @@
 
 import ast
 import importlib.util
-import inspect
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from bench import registry
-from bench.contract import Unsupported
 from bench.plan.suite import suite_names, suite_summary
 from bench.zoo.datasets import dataset_card, dataset_names
 from bench.zoo.networks import network_card, network_names
@@ -36,25 +32,6 @@ def rows(kind: str) -> Iterator[tuple[str, str]]:
             for name in public_names():
                 yield name, f"public weights for {public_card(name).dataset}: {public_card(name).source}"
             yield "MODEL.TAG", "any classifier of timm (resnet50.a1_in1k) or torchvision (resnet50.IMAGENET1K_V2)"
-
-
-def details(kind: str, name: str) -> str:
-    """Card and docstring of a method or metric, indented; this does import its file."""
-    try:
-        if kind == "metrics":
-            card: Any = registry.metric_card(name)
-            head = (
-                f"unit {card.unit}; better {card.better}; per {card.per}; bounds {card.bounds};"
-                f" tracks {', '.join(card.tracks)}; version {card.version}"
-            )
-            text = inspect.getdoc(registry.load_metric(name)) or ""
-        else:
-            card = registry.method_card(name)
-            head = f"source: {card.source}\ndiffers: {card.differs or 'no'}\nvariants: {', '.join(card.variants)}"
-            text = inspect.getdoc(registry.load_method(name)) or ""
-    except Unsupported as error:
-        head, text = f"unsupported: {error}", ""
-    return textwrap.indent(f"{head}\n{text}\n", "    ")
 
 
 def _missing_library(path: Path) -> str:

@@ -50,7 +50,7 @@ def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Tas
             tap = check_tap(model, condition)
             with torch.no_grad():
                 wanted = model.features(images, tap)
-            return ReconstructionTask(**common, tap=tap, wanted=wanted)
+            return ReconstructionTask(**common, tap=tap, wanted=wanted, real=images)
         case "inversion":
             return InversionTask(**common, labels=labels, real=images)
         case "visualization":

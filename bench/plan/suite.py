@@ -89,6 +89,7 @@ class Suite(_Strict):
     override_gates: bool = False  # go on below the gate; the boards say so
     recipes: dict[str, RecipeSpec] = {}  # network → recipe, with "default"
     real_images: int = Field(default=1000, ge=2)  # reference images of realism and diversity metrics
+    rank_references: bool = False  # rank methods that show real images too: for suites that put metrics to the test
     tracks: dict[str, Annotated[list[Block], BeforeValidator(_as_list)]]
 
     @property

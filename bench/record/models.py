@@ -102,7 +102,7 @@ class Record(_Data):
     conditions: dict[str, Any] = {}  # img_size, batch_size, precision, deterministic, gpu_name, torch, …
     provenance: dict[str, Any] = {}  # weights_sha256, data_sha256, code_sha, run_id, started_utc, host, …
     notes: dict[str, Any] = {}  # whatever else the cell measured: curves, gate, referee, traceback
-    is_reference: bool = False  # shows real images: never ranked
+    is_reference: bool = False  # shows real images: not ranked unless the suite says so
     digests: dict[str, str] = {}  # file name in the cell's folder → sha256
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -127,6 +127,7 @@ class SuiteIndex(_Data):
     board: str  # see ``board_name``
     primary: dict[str, str]  # track → stem of the metric that ranks it
     cells: tuple[IndexedCell, ...]
+    rank_references: bool = False  # rows that show real images are ranked too
     notes: dict[str, Any] = {}
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

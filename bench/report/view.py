@@ -113,6 +113,10 @@ def _failures(sidecar: Mapping[str, Any]) -> Iterable[str]:
 def _warnings(sidecar: Mapping[str, Any]) -> Iterable[str]:
     for subject in sidecar["gate_overridden"]:
         yield f"{subject}: its accuracy is below the gate, which was overridden"
+    reasons: dict[str, list[str]] = {}
+    for metric in sidecar["without_value"]:
+        reasons.setdefault(f"{metric['status']}: {metric['error']}", []).append(metric["metric"])
+    yield from (f"no value of {', '.join(metrics)}: {reason}" for reason, metrics in reasons.items())
     for group in sidecar["groups"]:
         if not group["paired"]:
             place = " · ".join(filter(None, (group["dataset"], group["subject"], group["condition"])))

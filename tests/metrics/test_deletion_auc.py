@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from bench.contract import ShapeError
-from bench.ops import SWAP_BATCH
+from metrics._attribution import SWAP_BATCH
 from metrics.deletion_auc import deletion_auc
 
 

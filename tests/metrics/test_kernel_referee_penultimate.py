@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from bench.contract import Undefined
-from metrics.kernel_referee_penultimate import BLOCK, kernel_referee_penultimate
+from metrics._kernel import kernel_distance
+from metrics.kernel_referee_penultimate import kernel_referee_penultimate
 
 
 def toy(count, dimensions):
@@ -55,14 +56,23 @@ def test_a_shift_is_further_than_no_shift():
     assert far > near + 1
 
 
-def test_more_images_than_a_block_give_the_value_of_one_product():
-    ours, theirs = toy(BLOCK + 10, 3)
-    count = len(ours)
-    within = [((side @ side.T) / 3 + 1) ** 3 for side in (ours, theirs)]
-    expected = sum((k.sum() - k.diagonal().sum()) / (count * (count - 1)) for k in within)
-    expected = expected - 2 * (((ours @ theirs.T) / 3 + 1) ** 3).mean()
+@pytest.mark.parametrize("block", [1, 30, 100, 2**24])
+def test_blocks_change_nothing(block):
+    ours, theirs = toy(23, 3)
+    answer = kernel_distance(generated=ours, real=theirs[:17], block=block)
+    assert answer.item() == pytest.approx(by_definition(ours, theirs[:17]), rel=1e-12)
+
+
+def test_single_precision_features_are_compared_in_double():
+    ours, theirs = (side.float() for side in toy(40, 5))
     answer = kernel_referee_penultimate(referee_features=ours, real_referee_features=theirs)
-    assert answer.item() == pytest.approx(expected.item(), abs=1e-10)
+    assert answer.item() == pytest.approx(by_definition(ours.double(), theirs.double()), rel=1e-10)
+
+
+def test_features_too_large_for_the_kernel_are_undefined():
+    huge = torch.full((3, 2), 1e60, dtype=torch.double)
+    answer = kernel_referee_penultimate(referee_features=huge, real_referee_features=huge)
+    assert answer == Undefined("the features are too large for the kernel")
 
 
 def test_one_image_is_undefined():

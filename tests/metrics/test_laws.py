@@ -14,7 +14,10 @@ from bench.contract import ROLES, TRACKS, MetricCard, ShapeError, Undefined
 STEMS = sorted(path.stem for path in (Path(__file__).parents[2] / "metrics").glob("[!_]*.py"))
 N, M, K, D = 48, 44, 7, 5  # images, reference images, classes, features
 REFERENCE_TRACKS = {"inversion", "visualization"}  # their `real` images are M others, not the N originals
-REFERENCE_ROLES = {"real_labels", "real_referee_features"}
+REFERENCE_ROLES = {"real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features"}
+WHOLE = {"target", "lpips_alex", "lpips_vgg", "cost"}  # no axis of images
+
+SIDES = {"ms_ssim": 176}  # px, where a metric needs more than the usual ones
 
 
 def load(stem):
@@ -26,13 +29,39 @@ def roles_of(function):
     return [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
 
 
-def linear_target(images):
-    weights = torch.linspace(-1, 1, K * images.shape[1:].numel()).sin().view(K, -1)
-    return images.flatten(1) @ weights.T
+# what a network or a cell costs does not depend on images
+OF_IMAGES = [stem for stem in STEMS if not set(roles_of(load(stem)[0])) <= WHOLE]
+
+
+class LinearTarget:
+    """A subject with linear logits, as far as metrics look at one."""
+
+    image_shape = (2, 12, 12)
+
+    def __init__(self):
+        weights = torch.linspace(-1, 1, K * 2 * 12 * 12).sin().view(K, -1)
+        linear = torch.nn.Linear(2 * 12 * 12, K, bias=False).requires_grad_(False)
+        linear.weight.copy_(weights)
+        self.network = torch.nn.Sequential(torch.nn.Flatten(), linear)
+
+    def __call__(self, images):
+        return self.network(images)
+
+    def normalise(self, images):
+        return images
+
+
+TARGET = LinearTarget()
+COST = {"wall_s": 3.0, "gpu_s": None, "gpu_peak_mib": 2.0, "forward_passes": 6, "backward_passes": 4, "n_images": 2}
+
+
+def lpips(first, second):
+    return (first - second).square().flatten(1).mean(1)
 
 
 def toys(function, seed, count=N):
-    """Random tensors for the function's roles; the sides of an image are 12 px."""
+    """Random tensors for the function's roles; the sides of an image are 12 px, for some the least they take."""
+    side = 32 if {"lpips_alex", "lpips_vgg"} & set(roles_of(function)) else SIDES.get(function.__name__, 12)
     generator = torch.Generator().manual_seed(seed)
     _, card = load(function.__name__)
     reference = M if REFERENCE_TRACKS & set(card.tracks) else count
@@ -49,30 +78,41 @@ def toys(function, seed, count=N):
         return normal(count, K) + 2 * torch.nn.functional.one_hot(labels, K)
 
     makers = {
-        "generated": lambda: uniform(count, 2, 12, 12),
-        "real": lambda: uniform(reference, 2, 12, 12),
+        "generated": lambda: uniform(count, 2, side, side),
+        "real": lambda: uniform(reference, 2, side, side),
         "labels": lambda: labels,
         "real_labels": lambda: torch.randint(0, K, (reference,), generator=generator),
         "wanted_features": lambda: normal(count, D, 2, 2),
         "generated_features": lambda: normal(count, D, 2, 2),
         "referee_features": lambda: normal(count, D),
         "real_referee_features": lambda: normal(reference, D),
+        "latent_groups": lambda: torch.arange(count) // 4,
         "activation": lambda: normal(count),
         "scores": lambda: normal(count),
         "attacked": lambda: torch.arange(count) % 2 == 0,
         "maps": lambda: normal(count, 12, 12),
-        "target": lambda: linear_target,
+        "inception_features": lambda: normal(count, D),
+        "real_inception_features": lambda: normal(reference, D),
+        "dinov2_features": lambda: normal(count, D),
+        "real_dinov2_features": lambda: normal(reference, D),
+        "randomised_maps": lambda: normal(count, 12, 12),
+        "wanted_distribution": lambda: normal(count, K).softmax(1),
+        "target": lambda: TARGET,
+        "cost": lambda: COST,
+        "lpips_alex": lambda: lpips,
+        "lpips_vgg": lambda: lpips,
     }
-    logits = dict.fromkeys(("target_logits", "referee_logits", "clean_logits", "clean_referee_logits"), mostly_right)
+    every_logits = ("target_logits", "referee_logits", "clean_logits", "clean_referee_logits", "clip_logits")
+    logits = dict.fromkeys(every_logits, mostly_right)
     return {role: (makers | logits)[role]() for role in roles_of(function)}
 
 
 def in_order(inputs, card, images, references):
     """The same inputs with their images, and apart from them their reference images, in another order."""
-    with_references = REFERENCE_ROLES | ({"real"} if REFERENCE_TRACKS & set(card.tracks) else set())
+    with_references = REFERENCE_ROLES | {"real"} if REFERENCE_TRACKS & set(card.tracks) else set()
     return {
         role: value
-        if role == "target"
+        if role in WHOLE
         else value[references]
         if role in with_references
         else value[images]
@@ -130,14 +170,14 @@ def test_values_have_the_shape_dtype_and_bounds_of_the_card(stem):
     assert high is None or known.max() <= high + 1e-9
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem", OF_IMAGES)
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000))
 def test_the_order_of_images_does_not_matter(stem, seed):
     function, card = load(stem)
-    inputs = toys(function, seed)
+    inputs = toys(function, seed, count=M)  # as many as references: some metrics drop the last of the larger side
     generator = torch.Generator().manual_seed(seed)
-    images, references = torch.randperm(N, generator=generator), torch.randperm(M, generator=generator)
+    images, references = torch.randperm(M, generator=generator), torch.randperm(M, generator=generator)
     expected = function(**inputs)
     value = function(**in_order(inputs, card, images, references))
     if card.per == "image":
@@ -149,7 +189,7 @@ def test_the_order_of_images_does_not_matter(stem, seed):
 def test_inputs_and_the_global_generator_are_left_as_found(stem):
     function, _ = load(stem)
     inputs = toys(function, seed=0)
-    before = {role: value.clone() for role, value in inputs.items() if role != "target"}
+    before = {role: value.clone() for role, value in inputs.items() if role not in WHOLE}
     state = torch.get_rng_state()
     function(**inputs)
     assert torch.equal(torch.get_rng_state(), state)
@@ -163,7 +203,7 @@ def test_inputs_and_the_global_generator_are_left_as_found(stem):
         (stem, role)
         for stem in STEMS
         for role in roles_of(load(stem)[0])
-        if role not in {"target", "labels", "real_labels", "attacked"}
+        if role not in WHOLE | {"labels", "real_labels", "attacked", "latent_groups"}
     ],
 )
 def test_a_nan_anywhere_is_refused(stem, role):
@@ -174,7 +214,7 @@ def test_a_nan_anywhere_is_refused(stem, role):
         function(**inputs)
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem", OF_IMAGES)
 def test_no_images_give_no_value(stem):
     function, _ = load(stem)
     answer = function(**toys(function, seed=0, count=0))

@@ -51,4 +51,4 @@ def test_copies_of_one_real_image_cover_only_themselves():
 
 def test_as_many_real_images_as_neighbours_are_undefined():
     answer = precision(referee_features=torch.zeros(9, 2), real_referee_features=torch.zeros(5, 2))
-    assert answer == Undefined("5 neighbours need 6 real images, got 5")
+    assert answer == Undefined("needs 6 real images and a generated one, got 5 and 9")

@@ -36,6 +36,13 @@ def test_length_does_not_count():
     )
 
 
+@pytest.mark.parametrize("length", [1e-200, 1e-30, 1e200])
+def test_no_length_is_too_small_or_too_large(length):
+    rows = torch.rand(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    expected = vendi_referee_cosine(referee_features=rows).item()
+    assert vendi_referee_cosine(referee_features=length * rows).item() == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(8, 3), (3, 8), (5, 5)])
 def test_agrees_with_its_definition_for_few_and_many_images(shape):
     rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -101,6 +101,29 @@ def wide(boards, track="reconstruction"):
     return boards.wide[track].set_index("method")
 
 
+def test_a_line_measured_while_the_selftest_failed_stands_last_without_a_rank_but_with_its_numbers():
+    failed = measured("good", GOOD)
+    doubted = failed[1][0].model_copy(update={"provenance": {**failed[1][0].provenance, "selftest": "fail"}})
+    failed[1] = (doubted, failed[1][1])
+    boards = boards_of([*failed, *measured("middle", MIDDLE), *measured("bad", BAD)])
+    board = boards.wide["reconstruction"]
+    assert board["method"].tolist() == ["middle", "bad", "good"]
+    assert board["rank"].tolist() == [1, 2, pd.NA]
+    assert board["ssim"].iloc[2] == pytest.approx(GOOD.mean())
+    (unranked,) = boards.sidecars["reconstruction"]["unranked"]
+    assert (unranked["method"], unranked["reason"]) == ("good", "selftest failed")
+    long = boards.long[boards.long["method"] == "good"]
+    assert long["aggregate"].tolist() == ["mean", "seed", "seed", "seed"]
+    assert long["selftest"].tolist() == ["fail", "skipped", "fail", "skipped"]
+
+
+def test_a_cell_that_could_not_be_measured_is_not_doubted():
+    crashed = record("good", 3, status="failed", provenance={"selftest": "fail"})
+    boards = boards_of([*measured("good", GOOD), (crashed, {})])
+    (unranked,) = boards.sidecars["reconstruction"]["unranked"]
+    assert unranked["reason"] == "3 of 4 cells ok"
+
+
 # ---- results.csv ---------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +443,38 @@ def test_the_sidecar_counts_comparisons_and_names_overridden_gates():
     assert (side["primary"], side["suite_version"], side["protocol"]) == ("ssim", "1.0.0", 1)
     (metric,) = side["metrics"]
     assert (metric["unit"], metric["better"], metric["decimals"], metric["n_scored"]) == ("fraction", "higher", 4, [40])
+
+
+def with_lpips(method: str, status: str, error: str, value: float | None = None):
+    lpips = reading(value, metric="lpips", stem="lpips", status=status, error=error)
+    return record(method, readings=[reading(0.5), lpips]), {}
+
+
+def test_a_metric_that_no_line_has_a_value_of_has_no_column_but_a_reason():
+    needs = "needs FILE, fetch with: run_bench.py fetch lpips"
+    boards = boards_of([with_lpips("one", "unsupported", needs), with_lpips("two", "unsupported", needs)])
+    side = boards.sidecars["reconstruction"]
+    assert "ssim" in wide(boards).columns and "lpips" not in wide(boards).columns
+    assert [metric["metric"] for metric in side["metrics"]] == ["ssim"]
+    assert side["without_value"] == [
+        {"metric": "lpips", "stem": "lpips", "version": 1, "status": "unsupported", "error": needs}
+    ]
+    rows = boards.long[(boards.long["metric"] == "lpips") & (boards.long["aggregate"] == "seed")]
+    assert set(rows["method"]) == {"one", "two"}
+    assert set(rows["status"]) == {"unsupported"} and set(rows["error"]) == {needs}
+
+
+def test_a_metric_that_one_line_has_a_value_of_keeps_its_column():
+    boards = boards_of([with_lpips("one", "unsupported", "needs FILE"), with_lpips("two", "ok", "", 0.25)])
+    assert sorted(wide(boards)["lpips"].dropna()) == [0.25]
+    assert boards.sidecars["reconstruction"]["without_value"] == []
+
+
+def test_the_metric_that_ranks_keeps_its_column_without_any_value():
+    unranked = record("one", readings=[reading(None, status="unsupported", error="needs FILE")])
+    boards = boards_of([(unranked, {})])
+    assert wide(boards)["ssim"].isna().all()
+    assert boards.sidecars["reconstruction"]["without_value"] == []
 
 
 def test_a_metric_that_is_called_like_a_column_is_refused():

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench import contract
 from bench.leaderboard import (
     BoardError,
     Tolerance,
@@ -15,6 +16,7 @@ from bench.leaderboard import (
     worse,
     write,
 )
+from bench.leaderboard.compare import TIMED_UNITS
 from tests.right.making import boards_of, measured, noise, reading, record
 
 VALUES = 0.5 + 0.1 * noise(0, 2, 60)
@@ -125,6 +127,69 @@ def test_numbers_made_under_other_conditions_are_not_compared(changes, reason):
     new = with_samples(measured("one", VALUES - 0.3, **plain))
     (found,) = compare(old, new)
     assert (found.kind, found.reason) == ("conditions", reason)
+
+
+# ---- what a clock gave ---------------------------------------------------------------------------------------------
+
+
+def timed(*values, unit="ms", better="lower", host="here", gpu="", status="ok"):
+    """A latency of several seeds on one machine."""
+    made = []
+    for seed, value in enumerate(values):
+        one = reading(
+            value if status == "ok" else None,
+            metric="latency",
+            unit=unit,
+            better=better,
+            per="set",
+            resample="none",
+            status=status,
+            error="" if status == "ok" else "no clock",
+        )
+        conditions, provenance = {"gpu_name": gpu, "torch": "2.15"}, {"host": host}
+        made.append((record(seed=seed, readings=[one], conditions=conditions, provenance=provenance), {}))
+    return boards_of(made, primary={"reconstruction": "latency"})
+
+
+def test_the_units_of_clocks_are_those_of_the_contract():
+    assert TIMED_UNITS == contract.TIMED_UNITS
+
+
+@pytest.mark.parametrize("unit", contract.TIMED_UNITS)
+def test_a_tenth_slower_is_no_news_on_one_machine(unit):
+    old = timed(100.0, 100.5, 99.5, unit=unit)
+    assert compare(old, timed(109.0, 109.5, 108.5, unit=unit)) == []
+    (found,) = compare(old, timed(130.0, 130.5, 129.5, unit=unit))
+    assert (found.kind, found.old, found.new) == ("worse", 100.0, 130.0)
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        ({"host": "there"}, "conditions changed: host here → there"),
+        ({"gpu": "GPU"}, "conditions changed: gpu_name none → GPU"),
+    ],
+)
+def test_speed_on_another_machine_is_not_compared(machine, reason):
+    (found,) = compare(timed(100.0, 100.5, 99.5), timed(300.0, 300.5, 299.5, **machine))
+    assert (found.kind, found.reason) == ("conditions", reason)
+    assert worse([found]) == []
+
+
+def test_a_gauge_that_another_machine_lacks_is_no_loss():
+    old = timed(100.0, 100.5, unit="MiB", gpu="GPU")
+    assert compare(old, timed(None, None, unit="MiB", status="undefined")) == []
+    (found,) = compare(old, timed(None, None, unit="MiB", gpu="GPU", status="undefined"))
+    assert (found.kind, found.reason) == ("worse", "seed 0: ok → undefined: no clock (and 1 more)")
+
+
+def test_other_numbers_are_compared_between_machines():
+    old = with_samples(measured("one", VALUES, provenance={"host": "here"}))
+    new = with_samples(measured("one", VALUES - 0.01, provenance={"host": "there"}))
+    assert [one.kind for one in compare(old, new)] == ["worse"]
+
+
+# ---- training, protocols, statuses ---------------------------------------------------------------------------------
 
 
 def test_weights_are_the_result_of_training_not_its_condition():

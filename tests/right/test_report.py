@@ -75,6 +75,15 @@ def test_more_metrics_are_shown_where_there_is_room():
     assert 0 < narrow < broad == 12
 
 
+def test_metrics_without_any_value_are_named_once_a_reason():
+    absent = [
+        reading(None, metric=name, stem=name, status="unsupported", error="needs FILE: fetch x")
+        for name in ("fid", "kid")
+    ]
+    text = printed(print_boards, boards_of([(record(readings=[reading(), *absent]), {})]), width=140)
+    assert "note: no value of fid, kid: unsupported: needs FILE: fetch x" in text
+
+
 def test_an_empty_board_prints_nothing_and_does_not_fail():
     assert printed(print_boards, boards_of([])) == ""
 

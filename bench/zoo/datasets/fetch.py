@@ -42,7 +42,10 @@ def fetch(name: str, root: Path | None = None, progress: bool = True, *, mirror:
     found = Found(card, root, card.layouts[0])
     for role, file in card.layouts[0].items():
         if not _is_right(found, role):
-            _download(card, root, file, _addresses(card, file, mirror), progress)
+            try:
+                download(file, root, _addresses(card, file, mirror), progress)
+            except SetupError as error:
+                raise SetupError(f"{name}: {error}", explain(card, root)) from error
     return [found.path(role) for role in card.layouts[0]]
 
 
@@ -59,8 +62,12 @@ def _addresses(card: DatasetCard, file: DataFile, mirror: str | None) -> list[st
     return own + (card.addresses(Path(file.path).name) if card.addresses else [])
 
 
-def _download(card: DatasetCard, root: Path, file: DataFile, addresses: list[str], progress: bool) -> None:
-    """Try the addresses in turn until one gives the right bytes."""
+def download(file: DataFile, root: Path, addresses: list[str], progress: bool = True) -> None:
+    """Try the addresses in turn until one gives the right bytes; the file is there whole or not at all.
+
+    Raises:
+        SetupError: none did, with what each of them gave; or the folder cannot be written.
+    """
     target, failures = root / file.path, []
     for address in addresses:
         try:
@@ -71,7 +78,7 @@ def _download(card: DatasetCard, root: Path, file: DataFile, addresses: list[str
         try:
             with os.fdopen(handle, "wb") as stream:
                 found = _stream(address, stream, file, progress)
-            if found == file.checksum:
+            if found.startswith(file.checksum):  # of some files only the first digits are published
                 Path(part).chmod(0o644)  # mkstemp makes it private; data roots are shared
                 Path(part).replace(target)
                 return
@@ -80,8 +87,7 @@ def _download(card: DatasetCard, root: Path, file: DataFile, addresses: list[str
             failures.append(f"{address}: {error}")
         finally:
             Path(part).unlink(missing_ok=True)
-    tried = "; ".join(failures)
-    raise SetupError(f"{card.name}: {file.path} could not be downloaded ({tried})", explain(card, root))
+    raise SetupError(f"{file.path} could not be downloaded ({'; '.join(failures)})")
 
 
 def _stream(address: str, stream: Any, file: DataFile, progress: bool) -> str:

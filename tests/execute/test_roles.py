@@ -1,0 +1,175 @@
+"""What the harness hands to metrics besides images: what was asked for, maps of a blank subject, cost, the network."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench import registry
+from bench.contract import Undefined
+from bench.execute.cell import rescore
+from bench.execute.lab import Lab
+from bench.execute.measure import Roles
+from bench.execute.tracks import stored_tensors
+from bench.plan.cells import Cell, Plan
+from bench.record import Cost, Reading, Record, Store
+from tests.execute import tiny
+from tests.execute.conftest import Finished
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def lab(finished: Finished) -> Lab:
+    return Lab(finished.store, None, torch.device("cpu"))
+
+
+def reading(record: Record, stem: str) -> Reading:
+    (found,) = [one for one in record.readings if one.stem == stem]
+    return found
+
+
+def run_one(finished: Finished, folder: Path, plugin: str, track: str, block: Any) -> tuple[Cell, Record, Store]:
+    """One cell of a plugin's, on the networks of the finished suite."""
+    registry.add_plugin(HERE / f"{plugin}.py")
+    copy = finished.copy(folder / "copy")
+    plan: Plan = tiny.plan_of(folder, tracks={track: block})
+    cell = tiny.find(plan, track, plugin, block["methods"][0].get("variant", "default"))
+    (record,) = tiny.run_here([cell], copy.store)
+    return cell, record, copy.store
+
+
+# ---- what a method says of its images ------------------------------------------------------------------------------
+
+
+def describing(finished: Finished, folder: Path, says: str) -> tuple[Cell, Record, Store]:
+    named = {"name": "describing", "variant": says, "settings": {"says": says}}
+    return run_one(finished, folder, "describing", "inversion", {"methods": [named], "images": 12, "budget": 20})
+
+
+def test_what_a_method_says_is_kept_and_measured(finished: Finished, tmp_path: Path):
+    cell, record, store = describing(finished, tmp_path, "right")
+    assert (record.status, record.error) == ("ok", "")
+    made = stored_tensors(store, cell.key)
+    assert made["latent_groups"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert made["wanted_distribution"].shape == (12, 10)
+    assert (made["wanted_distribution"] > 0).sum(1).tolist() == [2] * 12
+
+    lab = Lab(store, None, torch.device("cpu"))
+    model = lab.model(cell, cell.subject, cell.subject_key)
+    log_chances = lab.logits(model, made["generated"]).double().log_softmax(1)
+    labels = torch.arange(12) % 10
+    both = [log_chances[torch.arange(12), (labels + shift) % 10] for shift in (0, 1)]
+    by_hand = -torch.log(torch.tensor(2.0)).double() - (both[0] + both[1]) / 2
+    assert reading(record, "kl_to_wanted").value == pytest.approx(by_hand.mean().item(), rel=1e-6)
+    assert rescore(cell, lab, record) is record, "the same numbers are there without the method"
+
+
+@pytest.mark.parametrize(
+    ("says", "error"),
+    [
+        ("nothing", "should return a mapping with names of wanted_distribution, latent_groups, got NoneType"),
+        ("unknown", "should return a mapping with names of wanted_distribution, latent_groups, got ['mood']"),
+        ("short", ": latent_groups should be (8,) int64, got (7,) torch.int64"),
+        ("floats", ": latent_groups should be (8,) int64, got (8,) torch.float32"),
+        ("nan", ": wanted_distribution should be finite, got 80 of 80 numbers that are not"),
+        ("turns", "should name the same in every batch, got ['generated']"),
+    ],
+)
+def test_a_description_that_is_none_fails_the_cell(finished: Finished, tmp_path: Path, says: str, error: str):
+    _, record, _ = describing(finished, tmp_path, says)
+    assert record.status == "failed"
+    gap = "" if error.startswith(":") else " "
+    assert record.error == f"ShapeError: inversion/describing.describe{gap}{error}"
+
+
+def test_what_a_description_costs_is_the_methods(finished: Finished, tmp_path: Path):
+    _, record, _ = describing(finished, tmp_path, "greedy")
+    assert record.status == "ok"
+    assert (record.cost.forward_passes, record.cost.backward_passes) == (12 * 20, 0)
+
+
+def test_without_a_description_the_label_alone_was_asked_for(finished: Finished, lab: Lab):
+    cell = tiny.find(finished.plan, "inversion", "pixel_ascent")
+    record = finished.store.read(cell.key)
+    roles = Roles(cell, lab, stored_tensors(finished.store, cell.key), record.cost, record.notes)
+    assert torch.equal(roles.get("wanted_distribution"), F.one_hot(torch.arange(10), 10).float())
+    assert roles.get("latent_groups") == Undefined("the method does not say which images differ by their latent alone")
+    expected = F.cross_entropy(roles.get("target_logits").double(), torch.arange(10)).item()
+    assert reading(record, "kl_to_wanted").value == pytest.approx(expected, rel=1e-6)
+
+
+# ---- maps of the subject drawn anew --------------------------------------------------------------------------------
+
+
+def test_the_blank_subjects_maps_are_kept_and_cost_nothing(finished: Finished, lab: Lab):
+    cell = tiny.find(finished.plan, "attribution", "gradient")
+    made, record = stored_tensors(finished.store, cell.key), finished.store.read(cell.key)
+    assert made["randomised_maps"].shape == made["maps"].shape
+    assert not torch.allclose(made["randomised_maps"], made["maps"])
+    assert (record.cost.forward_passes, record.cost.backward_passes) == (10, 10)
+    assert 0 < reading(record, "randomisation_rank_correlation").value < 0.5
+    assert not lab.model(cell, cell.subject, cell.subject_key).passes.total
+
+
+def test_a_map_that_ignores_the_network_is_found_out(finished: Finished):
+    cell = tiny.find(finished.plan, "attribution", "random_map")
+    found = reading(finished.store.read(cell.key), "randomisation_rank_correlation")
+    assert found.value == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "reason"), [(False, "Diverged: this network knows nothing"), (True, "SystemExit: 3")]
+)
+def test_a_method_that_fails_on_a_blank_network_costs_one_reading(
+    finished: Finished, tmp_path: Path, leaves: bool, reason: str
+):
+    named = {"name": "giving_up", "variant": "v", "settings": {"leaves": leaves}}
+    block = {"methods": [named], "images": 10, "budget": 10}
+    cell, record, store = run_one(finished, tmp_path, "giving_up", "attribution", block)
+    assert (record.status, record.error) == ("ok", "")
+    assert set(stored_tensors(store, cell.key)) == {"maps"}
+    lost = reading(record, "randomisation_rank_correlation")
+    assert (lost.status, lost.error) == ("undefined", f"on the subject drawn anew: {reason}")
+    assert reading(record, "insertion_auc").status == "ok"
+    lab = Lab(store, None, torch.device("cpu"))
+    roles = Roles(cell, lab, stored_tensors(store, cell.key), record.cost, store.read(cell.key).notes)
+    assert roles.get("randomised_maps") == Undefined(lost.error), "scoring again gives the same reason"
+
+
+def test_records_from_before_say_what_to_do(finished: Finished, lab: Lab):
+    cell = tiny.find(finished.plan, "attribution", "gradient")
+    roles = Roles(cell, lab, {"maps": torch.zeros(10, 28, 28)}, Cost(), {})
+    assert roles.get("randomised_maps") == Undefined("made before this was kept: run again with --force")
+
+
+# ---- cost, and the network that training made ----------------------------------------------------------------------
+
+
+def test_the_trained_network_is_handed_over(finished: Finished, lab: Lab):
+    cell = next(cell for cell in finished.plan.wanted if cell.track == "training")
+    record = finished.store.read(cell.key)
+    made = stored_tensors(finished.store, cell.key)
+    roles = Roles(cell, lab, made, record.cost, record.notes)
+    seen = lab.logits(roles.get("target"), roles.get("real"))
+    torch.testing.assert_close(seen, made["target_logits"], rtol=1e-4, atol=1e-4)
+    assert reading(record, "parameters").value == pytest.approx(record.notes["parameters"] / 1e6)
+    right = finished.store.values(record)["top1.values"]
+    attacked = finished.store.values(record)["accuracy_pgd20_linf_8_255.values"]
+    assert 0.1 < attacked.mean() < right.mean() and (attacked <= right).all()
+
+
+@pytest.mark.parametrize("track", ["training", "reconstruction", "adversarial", "detection"])
+def test_costs_are_those_of_the_record(finished: Finished, lab: Lab, track: str):
+    cell = next(cell for cell in finished.plan.wanted if cell.track == track)
+    record = finished.store.read(cell.key)
+    cost = record.cost
+    assert reading(record, "images_per_second").value == cost.n_images / cost.wall_s
+    if track != "training":
+        passes = cost.forward_passes + cost.backward_passes
+        assert reading(record, "passes_per_image").value == passes / cost.n_images
+    assert reading(record, "peak_memory_mib").error == "measured on a GPU only"
+    roles = Roles(cell, lab, stored_tensors(finished.store, cell.key), cost, record.notes)
+    assert roles.get("cost") == cost.model_dump()
