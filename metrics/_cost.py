@@ -1,12 +1,16 @@
 """Multiply-adds of a network, counted by tracing one image through it."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import nn
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # fvcore compiles, as it is loaded, in a way that torch gives up
+    from fvcore.nn import FlopCountAnalysis
 
 
 def count_gmacs(network: nn.Module, image_shape: tuple[int, int, int]) -> float:

@@ -375,7 +375,7 @@ def index_of(plan: Plan) -> SuiteIndex:
         suite_version=suite.version,
         protocol=suite.protocol,
         board=suite.board,
-        primary={name: track.primary for name, track in TRACKS.items() if name in suite.tracks},
+        primary={name: track.primary for name, track in TRACKS.items() if name in suite.tracks} | suite.primary,
         cells=tuple(
             IndexedCell(key=cell.key, identity=identity_of(cell), is_reference=cell.is_reference)
             for cell in plan.wanted

@@ -29,7 +29,8 @@ def seconds_of(plan: Plan, root: Path | None, device: torch.device) -> dict[str,
             name = network or cell.subject
             if cell.skip is None and name not in known:
                 known[name] = _seconds_a_pass(cell.subject, network, plan.data, root, device)
-            found[cell.key] = cell.passes * known[name] if cell.skip is None else 0.0
+            times = 2 if cell.track == "attribution" else 1  # once more on the subject drawn anew
+            found[cell.key] = times * cell.passes * known[name] if cell.skip is None else 0.0
         return found
     finally:
         torch.set_num_threads(before)
@@ -41,7 +42,8 @@ def bytes_of(cell: Cell, plan: Plan) -> int:
     picture = 4 * channels * height * width
     if cell.track == "training":
         return 4 * cell.images * plan.data.num_classes + 5_000_000
-    return 40_000 + cell.images * ({"detection": 16, "attribution": 4 * height * width}.get(cell.track, picture) + 400)
+    maps = 2 * 4 * height * width  # of the subject, and of the subject drawn anew
+    return 40_000 + cell.images * ({"detection": 16, "attribution": maps}.get(cell.track, picture) + 400)
 
 
 def _seconds_a_pass(subject: str, network: str, card: DatasetCard, root: Path | None, device: torch.device) -> float:

@@ -89,6 +89,7 @@ class Suite(_Strict):
     override_gates: bool = False  # go on below the gate; the boards say so
     recipes: dict[str, RecipeSpec] = {}  # network → recipe, with "default"
     real_images: int = Field(default=1000, ge=2)  # reference images of realism and diversity metrics
+    primary: dict[str, str] = {}  # track → the metric that ranks its board, where it is not the track's own
     rank_references: bool = False  # rank methods that show real images too: for suites that put metrics to the test
     tracks: dict[str, Annotated[list[Block], BeforeValidator(_as_list)]]
 
@@ -218,6 +219,10 @@ def check_names(suite: Suite) -> None:
             raise registry.unknown("subject with a gate", gated, suite.subjects)
     if len(set(suite.seeds)) != len(suite.seeds):
         raise SetupError(f"suite {suite.suite} names a seed twice: {suite.seeds}", "name each once")
+    for track, metric in suite.primary.items():
+        if track not in suite.tracks:
+            raise registry.unknown("track of this suite", track, suite.tracks)
+        registry.entry("metric", metric)
     for track, blocks in suite.tracks.items():
         if track not in TRACKS:
             raise registry.unknown("track", track, TRACKS)

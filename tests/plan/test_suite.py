@@ -1,11 +1,13 @@
 """Suite files: profiles over common values, and small helpers; what is refused stands in tests/test_cli.py."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.contract import Bound, SetupError
+from bench.execute.runner import index_of
 from bench.plan.suite import SubjectName, Suite, load_suite, split_attack, suite_names, suite_summary
 from bench.record import board_name
 from tests.execute import tiny
@@ -91,3 +93,22 @@ def test_every_suite_of_the_project_is_sound_in_every_profile_and_says_what_it_i
     assert len(suite_summary(name)) > 20
     for profile in ("cpu", "full"):
         assert load_suite(name, profile).suite == name
+
+
+def test_a_suite_may_rank_a_board_by_another_metric(tmp_path: Path):
+    assert index_of(tiny.plan_of(tmp_path, primary={"inversion": "coverage"})).primary == {
+        **index_of(tiny.plan_of(tmp_path)).primary,
+        "inversion": "coverage",
+    }
+
+
+@pytest.mark.parametrize(
+    ("primary", "complaint"),
+    [
+        ({"inversion": "covrage"}, "no metric named 'covrage'. Did you mean 'coverage'"),
+        ({"inverison": "coverage"}, "no track of this suite named 'inverison'. Did you mean 'inversion'"),
+    ],
+)
+def test_a_ranking_metric_or_track_that_is_mistyped_is_refused(tmp_path: Path, primary: dict[str, str], complaint: str):
+    with pytest.raises(SetupError, match=re.escape(complaint)):
+        load(tmp_path, primary=primary)
