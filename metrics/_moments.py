@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.contract import Undefined
 from metrics._shared import shared
 
-BLOCK = 4096  # rows at once: bounds memory only
+BLOCK = 8192  # rows at once: bounds memory only
 
 
 class Moments(NamedTuple):
