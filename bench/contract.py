@@ -410,7 +410,7 @@ def method(
         differs: every deliberate difference from the source.
         version: raise it when the method's numbers change on purpose.
         alone: an image alone comes out as it does in a batch (to 1e-5); tested.
-        reference: the method shows real images and is never ranked.
+        reference: the method shows real images and is ranked only by suites that put metrics to the test.
         variants: name → settings that differ from the defaults; "default" always exists.
     """
 

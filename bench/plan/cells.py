@@ -231,6 +231,8 @@ class _Planner:
             "references": block.references if track in ("visualization", "detection") else 0,
             "attack": attack_key,
         }
+        if common["is_reference"] and track in ("inversion", "visualization"):
+            spec["real_images"] = suite.real_images  # they judge; a reference method shows the next ones
         return self.add(
             Cell(
                 track=track,

@@ -136,6 +136,12 @@ def test_a_key_changes_with_what_can_change_the_images_and_with_nothing_else(tmp
     assert same is not matters
 
 
+def test_the_number_of_judging_images_is_in_the_key_of_those_who_show_the_next_ones_alone(tmp_path: Path, plan: Plan):
+    other = tiny.plan_of(tmp_path, real_images=int(tiny.SUITE["real_images"]) + 10)
+    assert find(other, "inversion", "real_images").key != find(plan, "inversion", "real_images").key
+    assert find(other, "inversion", "pixel_ascent").key == find(plan, "inversion", "pixel_ascent").key
+
+
 def test_a_key_is_16_hexadecimal_digits_of_what_the_record_will_keep(plan: Plan):
     for cell in plan.cells:
         assert len(cell.key) == 16 and int(cell.key, 16) >= 0
