@@ -23,7 +23,8 @@ def frechet_referee_penultimate(*, referee_features: Tensor, real_referee_featur
     square root, and exact for fewer images than features.
     Source: Heusel et al. 2017, equation 6, arXiv:1706.08500, with the referee's features for Inception's.
     Beware: biased upwards for few images, and the more so the more features there are: compare equal numbers only, and
-    read ``kernel_referee_penultimate`` beside it. It sees means and covariances, nothing else.
+    read ``kernel_referee_penultimate`` beside it. It sees means and covariances, nothing else: real images under wrong
+    labels, and copies of reference images, are as near as any.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the generated images.

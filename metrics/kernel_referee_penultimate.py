@@ -23,7 +23,7 @@ def kernel_referee_penultimate(*, referee_features: Tensor, real_referee_feature
     Source: Bińkowski et al. 2018, section 4, arXiv:1801.01401.
     Differs: all images at once instead of the mean over random subsets, so nothing is random.
     Beware: it compares moments up to the third only, and its size depends on the length of the referee's features: no
-    value means anything without others in the same space.
+    value means anything without others in the same space. It sees no labels: real images under wrong ones are as near.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the generated images.

@@ -20,8 +20,8 @@ def precision(*, referee_features: Tensor, real_referee_features: Tensor, k: int
 
     [‖x_i − y_j‖ < r_j for some j],  r_j = distance from y_j to the k-th nearest other y
     Source: Kynkäänniemi et al. 2019, section 2, arXiv:1904.06991; strict comparison as in Naeem et al. 2020.
-    Beware: copies of a single good image score 1, and a real outlier has a large ball that accepts whatever lies in it;
-    read ``density`` and ``coverage`` beside it.
+    Beware: copies of a single good image score 1, and a real outlier has a large ball that accepts whatever lies in it,
+    plain grey on CIFAR-10 for one. It sees no labels. Read ``density`` and ``coverage`` beside it.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the generated images.

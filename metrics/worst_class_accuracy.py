@@ -14,7 +14,8 @@ def worst_class_accuracy(*, target_logits: Tensor, labels: Tensor) -> Tensor | U
     min over classes c of mean over {i : y_i = c} of [argmax_k s_k(x_i) = c]
     Source: this minimum is the definition; no paper to match.
     Beware: the least of several noisy shares is below the least share, the more so the fewer images a class has; its
-    bootstrap interval is shifted down once more and may lie wholly below the value. Compare rows of equal n only.
+    bootstrap interval is shifted down once more and may lie wholly below the value. Compare rows of equal n only. An
+    adversarial example reaches 1 as well.
 
     Args:
         target_logits: (N, K) of the subject on the generated images.
