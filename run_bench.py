@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,14 +88,17 @@ def run(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cells.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run everything again, records or not.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run everything again, records or not; with --only, what matches.")
+    ] = False,
     no_selftest: NoSelftest = False,
 ) -> None:
     """Run a suite to its leaderboards; the same command again goes on where it stopped."""
     _check_folder(leaderboards)
     plan, chosen, place, root = _prepare(suite, profile, store, data, images, dataset, plugin, only, limit)
-    flags = {"no_selftest": no_selftest, "retry_failed": retry_failed, "force": force}
-    if _execute(plan, chosen, place, root, workers, **flags):
+    forced = [cell.key for cell in (_matching(plan, only) if only else chosen)] if force else []
+    flags = {"no_selftest": no_selftest, "retry_failed": retry_failed}
+    if _execute(plan, chosen, place, root, workers, force=forced, **flags):
         _publish(place, plan.suite.board, leaderboards, plan)
 
 
@@ -403,7 +406,7 @@ def _check_folder(folder: Path) -> None:
 
 def _choose(made: Plan, only: list[str] | None, limit: int | None) -> list[Cell]:
     """The wanted cells that match, and all that they need."""
-    wanted = [cell for cell in made.wanted if not only or any(_matches(cell, pattern) for pattern in only)]
+    wanted = _matching(made, only)
     if not wanted:
         raise _setup(
             f"no cell matches {', '.join(only or ())}", "names look like inversion/cnn.digits.sgd//pixel_ascent/0"
@@ -413,6 +416,10 @@ def _choose(made: Plan, only: list[str] | None, limit: int | None) -> list[Cell]
         if cell.key in keep:
             keep.update(cell.needs)
     return [cell for cell in made.cells if cell.key in keep]
+
+
+def _matching(made: Plan, only: list[str] | None) -> list[Cell]:
+    return [cell for cell in made.wanted if not only or any(_matches(cell, pattern) for pattern in only)]
 
 
 def _matches(cell: Cell, pattern: str) -> bool:
@@ -428,10 +435,13 @@ def _execute(
     workers: int | None,
     *,
     no_selftest: bool,
-    force: bool = False,
+    force: Collection[str] = (),
     **flags: bool,
 ) -> bool:
     """Run the cells; a failure ends the command with status 1 after the boards of what there is were made.
+
+    Args:
+        force: keys of the cells to run again, records or not.
 
     Returns:
         Whether boards may be made: not of what was measured while the selftest failed.
@@ -443,7 +453,7 @@ def _execute(
     from bench.record import StoreFull
 
     count = _workers(workers, plan.suite.threads)
-    new = [cell for cell in cells if force or not place.has(cell.key)]
+    new = [cell for cell in cells if cell.key in force or not place.has(cell.key)]
     every = seconds_of(plan, root, best_device()) if new else {}
     seconds = {cell.key: every[cell.key] for cell in new}
     room = sum(bytes_of(cell, plan) for cell in new)

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -198,6 +198,71 @@ def _round_down(numbers: Tensor) -> Tensor:
     return torch.where(nearest.double() > numbers, below, nearest)
 
 
+# ---- how orthogonal weights are -------------------------------------------------------------------------------------
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")  # of nn.MultiheadAttention
+
+
+class Orthogonality(NamedTuple):
+    """How far one layer's matrices are from semi-orthogonal: the worst residual, and the extremes over all of them."""
+
+    residual: float  # ‖W Wᵀ − I‖ / √min(n, m), Frobenius, by Wᵀ W where rows outnumber columns
+    smallest_sigma: float  # of the min(n, m) singular values
+    largest_sigma: float
+
+
+def matrix_count(module: nn.Module, key: str) -> int:
+    """How many matrices of weights, one after the other along axis 0, a module's own parameter holds; 0 for others.
+
+    Kernels of convolutions, as many as there are groups, flattened behind axis 0 (of transposed ones the input
+    channels); of linear layers; and the projections of ``nn.MultiheadAttention``, the fused one whole.
+    """
+    if isinstance(module, nn.MultiheadAttention):
+        return int(key in ATTENTION)
+    if key != "weight":
+        return 0
+    return module.groups if isinstance(module, CONVOLUTIONS) else int(isinstance(module, nn.Linear))
+
+
+def weight_matrices(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(name, (blocks, n, m) float64) of each weight that is a matrix or several, shared ones once; no graph."""
+    seen: dict[int, Tensor] = {}  # kept: the next computed weight would be given a dead one's id
+    for owner, module in network.named_modules():
+        for key in ("weight", *ATTENTION):
+            weight = getattr(module, key, None) if matrix_count(module, key) else None  # a parametrized one too
+            if weight is None or not weight.numel() or id(weight) in seen:
+                continue
+            seen[id(weight)] = weight
+            count = matrix_count(module, key)
+            yield f"{owner}.{key}".lstrip("."), weight.detach().double().reshape(count, len(weight) // count, -1)
+
+
+def squared_singular_values(matrices: Tensor) -> Tensor:
+    """(…, min(n, m)) float64, ascending, of (…, n, m): eigenvalues of the smaller Gram matrix, to 1e-16 of the top."""
+    wide = matrices.double() if matrices.shape[-2] <= matrices.shape[-1] else matrices.double().mT
+    squares: Tensor = torch.linalg.eigvalsh(wide @ wide.mT)
+    return squares.clamp(min=0.0)
+
+
+def orthogonality(network: nn.Module) -> dict[str, Orthogonality]:
+    """Name of each weight that is a matrix → how far it is from semi-orthogonal; waits for the device.
+
+    The residual is the root mean square of σ² − 1 over the min(n, m) singular values: 0 for orthonormal rows (wide) or
+    columns (tall), 1 for a zero matrix.
+
+    Raises:
+        ShapeError: a weight is not finite.
+    """
+    found = {}
+    for name, matrices in weight_matrices(network):
+        check_finite(**{name: matrices})
+        squares = squared_singular_values(matrices)
+        residual = (squares - 1).square().mean(-1).sqrt().max()
+        found[name] = Orthogonality(residual.item(), squares.min().sqrt().item(), squares.max().sqrt().item())
+    return found
+
+
 # ---- augmentation: (B, C, H, W) float images, and a generator on the CPU -------------------------------------------
 
 
@@ -236,7 +301,7 @@ def fit(
     task: TrainingTask,
     optimiser: torch.optim.Optimizer,
     *,
-    penalty: Callable[[nn.Module], Tensor] | None = None,
+    penalty: Callable[[nn.Module, float], Tensor] | None = None,
 ) -> nn.Module:
     """Train ``task.network`` with ``optimiser`` and return it (its running mean when the recipe asks for one).
 
@@ -245,7 +310,8 @@ def fit(
     checkpoint equals a run that was never stopped.
 
     Args:
-        penalty: (network) → () added to each batch's loss.
+        penalty: (network, share of the steps that are done) → () added to each batch's loss. It may draw from the
+            global generator, whose seed is the step's.
 
     Raises:
         Diverged: the loss is not finite (looked at once an epoch and at the end).
@@ -278,7 +344,7 @@ def fit(
             with torch.autocast(task.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 loss = F.cross_entropy(network(batch), labels[chosen], label_smoothing=recipe.label_smoothing)
                 if penalty is not None:
-                    loss = loss + penalty(network)
+                    loss = loss + penalty(network, step / total)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

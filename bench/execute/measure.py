@@ -168,7 +168,9 @@ class Roles:
     def _randomised_maps(self) -> Undefined:
         if self.cell.track != "attribution":
             return self._maps()
-        return Undefined(self.notes.get("randomised_maps", "made before this was kept: run again with --force"))
+        return Undefined(
+            self.notes.get("randomised_maps", "made before this was kept: run it again, with --only and --force")
+        )
 
     def _wanted_distribution(self) -> Tensor | Undefined:
         """One-hot at the label; a method that asked for something else has said so."""

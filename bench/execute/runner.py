@@ -6,7 +6,7 @@ import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
@@ -130,6 +130,7 @@ class Runner:
 
     Args:
         cells: what to do, with all that it needs.
+        force: keys of the cells to run again, records or not.
         selftest: its outcome, for the records.
         workers: how many processes; they share the CPU or the GPUs in turn.
     """
@@ -144,7 +145,7 @@ class Runner:
         *,
         workers: int,
         retry_failed: bool = False,
-        force: bool = False,
+        force: Collection[str] = (),
         score_only: bool = False,
         selftest: str = "skipped",
     ) -> None:
@@ -162,7 +163,7 @@ class Runner:
         self.workers: list[_Worker] = []
         self.most = max(1, workers)
         self.flags: dict[str, Any] = {"retry_failed": retry_failed, "score_only": score_only}
-        self.since = f"{now:%Y-%m-%dT%H:%M:%SZ}" if force else ""
+        self.since = dict.fromkeys(force, f"{now:%Y-%m-%dT%H:%M:%SZ}")
         self.outcome = Outcome()
         self.device = environment.best_device()
         for kind in ("locks", "logs"):
@@ -200,7 +201,7 @@ class Runner:
                 if worker is None:
                     return
                 taken.add(cell.key)
-                worker.take(Order(cell, since=self.since, **self.flags))
+                worker.take(Order(cell, since=self.since.get(cell.key, ""), **self.flags))
                 self.watcher.started(cell)
 
     def _settle_without_worker(self, cell: Cell) -> bool:
@@ -222,7 +223,7 @@ class Runner:
                 self.store,
                 record,
                 retry_failed=self.flags["retry_failed"],
-                since=self.since,
+                since=self.since.get(cell.key, ""),
                 selftest=self.run.selftest,
             )
             if what == "nothing":

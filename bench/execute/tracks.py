@@ -37,7 +37,7 @@ from bench.execute.checkpoint import FileCheckpoint
 from bench.execute.gates import refusal
 from bench.execute.lab import Lab, subject_folder
 from bench.execute.randomise import drawn_anew
-from bench.ops import check_finite, check_images, in_batches
+from bench.ops import check_finite, check_images, in_batches, orthogonality
 from bench.plan.cells import Cell, build_untrained
 from bench.record import Cost, Store
 from bench.zoo import weights
@@ -422,5 +422,9 @@ def _train(cell: Cell, lab: Lab, note: Any) -> Made:
     return Made(
         {"target_logits": logits.cpu()},
         watch.cost(counted, seen),
-        {"weights_sha256": file_digest(folder / "weights.safetensors"), "parameters": parameters},
+        {
+            "weights_sha256": file_digest(folder / "weights.safetensors"),
+            "parameters": parameters,
+            "orthogonality": {name: layer._asdict() for name, layer in orthogonality(network).items()},
+        },
     )

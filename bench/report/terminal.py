@@ -103,7 +103,15 @@ def _print_pairs(console: Console, heading: str, content: Mapping[str, Any]) -> 
 
 
 def _lines(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping) and value:
+        return [f"{name}: {_in_one_line(item)}" for name, item in value.items()]
     return str(value).splitlines() or [""]
+
+
+def _in_one_line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_one_line(item)}" for name, item in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _reading(reading: Reading) -> str:

@@ -9,12 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from bench.ops import CONVOLUTIONS, matrix_count, squared_singular_values
 from methods.training._bort_checks import Weight
 from methods.training._bort_correction import Amplitude, squared_amplitude
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-FUSED = ("in_proj_weight",)  # of nn.MultiheadAttention, a bare parameter that a filter by module type misses
-SEPARATE = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 Selection = Callable[[str, Tensor], bool] | Collection[str]  # a predicate, or names and patterns: "blocks.*.qkv.*"
 SplitQKV = bool | Literal["heads"]
@@ -128,18 +125,14 @@ def _own_parameters(
 
 def _blocks(model: nn.Module, owner: str, module: nn.Module, key: str, split_qkv: SplitQKV) -> int:
     """How many matrices a parameter holds, one after the other along axis 0; 0 when it is not constrained."""
-    if isinstance(module, CONVOLUTIONS):
-        return module.groups if key == "weight" else 0
-    if isinstance(module, nn.MultiheadAttention):
-        heads = module.num_heads if split_qkv == "heads" else 1
-        if key in FUSED:
-            return 3 * heads if split_qkv else 1
-        return heads if key in SEPARATE else 0
-    if not isinstance(module, nn.Linear) or key != "weight":
-        return 0
+    count = matrix_count(module, key)
+    if not (count and split_qkv):
+        return count
+    if isinstance(module, nn.MultiheadAttention):  # a fused parameter, or query, key or value alone
+        return (3 if key == "in_proj_weight" else 1) * (module.num_heads if split_qkv == "heads" else 1)
     above, _, name = owner.rpartition(".")
-    if not (split_qkv and name.endswith("qkv") and module.out_features % 3 == 0):
-        return 1
+    if not (isinstance(module, nn.Linear) and name.endswith("qkv") and module.out_features % 3 == 0):
+        return count
     return 3 * int(model.get_submodule(above).num_heads) if split_qkv == "heads" else 3
 
 
@@ -202,7 +195,7 @@ def _report(weight: Weight, amplitude: Amplitude) -> LayerReport:
     matrices = weight.matrices().double()  # (blocks, n, m)
     rows, columns = weight.shape
     target = torch.as_tensor(squared_amplitude(matrices, amplitude)).to(matrices).reshape(-1, 1)  # (blocks or 1, 1)
-    squares = torch.linalg.svdvals(matrices).square() / target  # (blocks, min(n, m)), 1 where the constraint is met
+    squares = squared_singular_values(matrices) / target  # (blocks, min(n, m)), 1 where the constraint is met
     norms = torch.linalg.vector_norm(matrices, dim=-1)
     return LayerReport(
         name=weight.name,

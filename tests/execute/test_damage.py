@@ -243,3 +243,15 @@ def test_force_runs_again_what_started_before(finished: Finished):
     record = finished.store.read(cell.key)
     assert todo(cell, finished.store, record, since=record.provenance["started_utc"]) == "nothing"
     assert todo(cell, finished.store, record, since="9999-01-01T00:00:00Z") == "run"
+
+
+def test_force_with_a_choice_runs_what_matches_again_and_not_what_that_needs(finished: Finished, tmp_path: Path):
+    copy = finished.copy(tmp_path)
+    chosen = tiny.find(copy.plan, "attribution", "random_map")
+    before = {cell.key: copy.store.read(cell.key).provenance["run_id"] for cell in copy.plan.cells}
+    run = tiny.command(
+        *tiny.run_command(tmp_path, copy.suite, "--only", chosen.key, "--force", "--workers", 1), folder=tmp_path
+    )
+    assert run.wait(timeout=120) == 0, (tmp_path / "said.txt").read_text(encoding="utf-8")
+    again = {key for key, run_id in before.items() if copy.store.read(key).provenance["run_id"] != run_id}
+    assert again == {chosen.key}

@@ -142,7 +142,7 @@ def test_a_method_that_fails_on_a_blank_network_costs_one_reading(
 def test_records_from_before_say_what_to_do(finished: Finished, lab: Lab):
     cell = tiny.find(finished.plan, "attribution", "gradient")
     roles = Roles(cell, lab, {"maps": torch.zeros(10, 28, 28)}, Cost(), {})
-    assert roles.get("randomised_maps") == Undefined("made before this was kept: run again with --force")
+    assert roles.get("randomised_maps") == Undefined("made before this was kept: run it again, with --only and --force")
 
 
 # ---- cost, and the network that training made ----------------------------------------------------------------------
@@ -156,6 +156,10 @@ def test_the_trained_network_is_handed_over(finished: Finished, lab: Lab):
     seen = lab.logits(roles.get("target"), roles.get("real"))
     torch.testing.assert_close(seen, made["target_logits"], rtol=1e-4, atol=1e-4)
     assert reading(record, "parameters").value == pytest.approx(record.notes["parameters"] / 1e6)
+    layers = record.notes["orthogonality"].values()
+    assert all(layer["smallest_sigma"] <= layer["largest_sigma"] for layer in layers)
+    mean = sum(layer["residual"] for layer in layers) / len(layers)
+    assert reading(record, "orthogonality_residual").value == pytest.approx(mean, rel=1e-12)
     right = finished.store.values(record)["top1.values"]
     attacked = finished.store.values(record)["accuracy_pgd20_linf_8_255.values"]
     assert 0.1 < attacked.mean() < right.mean() and (attacked <= right).all()

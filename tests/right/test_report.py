@@ -91,7 +91,10 @@ def test_an_empty_board_prints_nothing_and_does_not_fail():
 def test_a_record_is_shown_whole():
     one = record(
         readings=[reading(0.25, n_scored=40), reading(None, metric="psnr", status="undefined", error="equal images")],
-        notes={"traceback": "Traceback\n  line two [bold]"},
+        notes={
+            "traceback": "Traceback\n  line two [bold]",
+            "orthogonality": {"head.weight": {"residual": 0.123456, "largest": 2.0}, "stem.weight": 0.5},
+        },
         cost=Cost(wall_s=1.5),
     )
     text = printed(show, one)
@@ -105,6 +108,8 @@ def test_a_record_is_shown_whole():
         "2.15.0",
         "started_utc",
         "line two [bold]",
+        "head.weight: residual 0.1235, largest 2\n",
+        "stem.weight: 0.5\n",
     ):
         assert part in text
 
