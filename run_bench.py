@@ -276,9 +276,13 @@ def fetch(
     data: Data = None,
 ) -> None:
     """Download a data set or a judge network, with checksums; where that cannot work, say what is expected where."""
+    from bench import registry
+    from bench.zoo.datasets import dataset_names
     from bench.zoo.datasets import fetch as download
     from bench.zoo.foundations import fetch_judge, judge_names
 
+    if name not in (known := [*dataset_names(), *judge_names()]):
+        raise registry.unknown("data set or judge", name, known)
     if name in judge_names():
         path, digest = fetch_judge(name, data)
         out.print(f"{path}\n  sha256 {digest}", highlight=False, soft_wrap=True)
