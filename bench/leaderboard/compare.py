@@ -20,7 +20,8 @@ CONDITIONS = (
     *("metric_version", "method_version", "weights_sha256", "data_sha256"),
     *("precision", "gpu_name", "torch"),
 )
-# What a clock or a memory gauge gave, as in bench.contract: compared on one machine alone, and loosely.
+# What a clock or a memory gauge gave, as in bench.contract: compared on one machine alone, loosely, and never an alarm:
+# nothing is paired in it, and a machine that was busy looks like a slower method.
 TIMED_UNITS = ("ms", "s", "images/s", "MiB")
 MACHINE = ("host", "gpu_name")
 
@@ -85,7 +86,8 @@ def compare(old: Boards, new: Boards, tolerances: Mapping[str, Tolerance] = TOLE
 
     A cell that was ok and is not, or is missing, is worse. A number counts when its tolerance is exceeded and, unit
     by unit where both boards have their samples, the interval of the difference excludes 0; without samples the two
-    intervals of the tables must not overlap, and the difference is not ``paired``.
+    intervals of the tables must not overlap, and the difference is not ``paired``. What a clock gave is ``unclear`` at
+    most.
     """
     protocols = [", ".join(sorted(boards.long["suite_version"].unique())) for boards in (old, new)]
     if all(protocols) and protocols[0] != protocols[1]:
@@ -238,7 +240,7 @@ def _judge(
     clear = ends[0] > 0 or ends[1] < 0 if ends is not None else _apart(old.ends(metric), new.ends(metric))
     better = pairs[0][1]["higher_is_better"]
     kind: Kind = "unclear"
-    if clear and better is not None:
+    if clear and better is not None and pairs[0][1]["unit"] not in TIMED_UNITS:
         kind = "better" if (means[1] > means[0]) == bool(better) else "worse"
     span = f"{ends[0]:+.4g} to {ends[1]:+.4g}" if ends is not None else "unpaired"
     return Difference(
