@@ -1,6 +1,5 @@
 """What the metrics on LPIPS share: checks, sizes, and the pairs within a class."""
 
-import hashlib
 from collections.abc import Callable
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from bench.contract import Undefined
 from bench.ops import check_axes, check_images
-from metrics._pairs import choose_pairs
+from metrics._pairs import choose_pairs, own_order
 from metrics._shared import shared
 
 Lpips = Callable[[Tensor, Tensor], Tensor]  # two (B, C, H, W) batches in [0, 1] → (B,)
@@ -40,10 +39,8 @@ def pair_distances(lpips: Lpips, generated: Tensor, real: Tensor) -> Tensor:
 def mean_distance(images: Tensor, lpips: Lpips, pairs: int) -> Tensor:
     """() float64 mean LPIPS over ``choose_pairs`` of (N, C, H, W) images, N ≥ 2, in an order of their own.
 
-    Which pairs are chosen depends on the order. That of sha256 of the images' bytes is as good as a random one, and the
-    same in whatever order the images come.
+    Which pairs are chosen depends on the order; ``own_order`` is the same in whatever order the images come.
     """
-    keys = [hashlib.sha256(image.numpy().tobytes()).digest() for image in images.detach().cpu()]
-    ordered = images[sorted(range(len(images)), key=keys.__getitem__)]
+    ordered = images[own_order(images)]
     first, second = choose_pairs(len(images), pairs, images.device)
     return lpips(ordered[first], ordered[second]).double().mean()
