@@ -209,6 +209,8 @@ class ReconstructionTask(Task):
 
     tap: str
     wanted: Tensor  # (B, …) the tap's tensor for the real images
+    references: Tensor  # (R, C, H, W) other real images, of the training data, the same for every image of the cell
+    reference_labels: Tensor  # (R,) int64
     real: Tensor | None = None  # (B, C, H, W) the images themselves; only for methods marked `reference`
 
 
@@ -276,6 +278,8 @@ class AdversarialTask(Task):
     images: Tensor  # (B, C, H, W)
     labels: Tensor  # (B,) int64, the true labels
     bound: Bound
+    references: Tensor  # (R, C, H, W) real training images, the same for every image of the cell
+    reference_labels: Tensor  # (R,) int64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -464,6 +468,12 @@ ROLES: Mapping[str, str] = {
     "clip_logits": "(N, K): CLIP's similarity of what the method made with a sentence on each class",
     "wanted_distribution": "(N, K): the probabilities asked for; one-hot at the label unless the method says otherwise",
     "latent_groups": "(N,) int64: images of equal number differ by the method's latent alone, if it says so",
+    "target_labels": "(N,) int64: the class the attack aimed at, if it says so; else the wrong class that the subject"
+    " favours on what was made (adversarial)",
+    "class_subspaces": "class → (r, C·H·W) orthonormal rows, r ≤ 16: where most of the subject's back-projected top"
+    " features of that class's training images lie; no axis of images",
+    "perturbation_referee_logits": "(N, K): the referee on the perturbation alone, at full contrast on the data set's"
+    " mean colour (adversarial)",
     "activation": "(N,): how strongly each image drives its target (visualization)",
     "scores": "(N,): the detector's scores",
     "attacked": "(N,) bool: which images were attacked",
@@ -477,7 +487,7 @@ ROLES: Mapping[str, str] = {
 }
 
 # What a method may say of its images besides making them: `describe(task)` returns a mapping with some of these names.
-DESCRIPTIONS = ("wanted_distribution", "latent_groups")
+DESCRIPTIONS = ("wanted_distribution", "latent_groups", "target_labels")
 
 # Units of numbers that a clock or a memory gauge gave: they differ from run to run and from machine to machine.
 TIMED_UNITS = ("ms", "s", "images/s", "MiB")

@@ -6,6 +6,7 @@ bench/execute ────────────────┐       bench/re
 bench/plan                    │       bench/leaderboard
 bench/registry   bench/zoo    │             │
 methods/*        metrics/*    │             │
+bench/back_projection         │             │
 bench/ops                     │             │
 bench/contract                └───────▶ bench/record
 """
@@ -20,7 +21,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LEFT = {"contract": 0, "ops": 1, "methods": 2, "metrics": 2, "registry": 3, "zoo": 3, "plan": 4, "execute": 5}
+LEFT = {
+    "contract": 0,
+    "ops": 1,
+    "back_projection": 2,
+    "methods": 3,
+    "metrics": 3,
+    "registry": 4,
+    "zoo": 4,
+    "plan": 5,
+    "execute": 6,
+}
 RIGHT = {"record": 0, "leaderboard": 1, "report": 2}
 HEAVY = {"torch", "torchvision", "timm", "torchmetrics", "foolbox", "lpips", "zennit", "fvcore", "sklearn", "skimage"}
 FOLDERS = ("bench", "methods", "metrics")

@@ -522,8 +522,9 @@ def _pixels_changed(name: str, bound: Bound, device: torch.device) -> int | None
     with torch.no_grad():
         labels = model(images).argmax(1)
     places = torch.arange(4, device=device)
+    known = {"references": images, "reference_labels": labels}
     task: Any = AdversarialTask(
-        model=model, images=images, labels=labels, bound=bound, places=places, seed=0, budget=40
+        model=model, images=images, labels=labels, bound=bound, places=places, seed=0, budget=40, **known
     )
     attack = registry.make_method(name)
     if hasattr(attack, "why_not") and attack.why_not(task):

@@ -21,6 +21,8 @@ from bench.plan.suite import Block, MethodSpec, SubjectName, Suite, split_attack
 from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, DatasetCard, EvalTransform, open_dataset
 
+LEARNING_TRACKS = ("reconstruction", "visualization", "adversarial", "detection")  # their tasks bring training images
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -134,6 +136,8 @@ def make_plan(suite: Suite, root: Path | None) -> Plan:
     for track in TRACKS:  # the tracks' own order: training comes first
         for block in suite.tracks.get(track, ()):
             planner.cross(track, block)
+    for claim in suite.claims:
+        claim.check_metrics()
     return Plan(suite, tuple(planner.cells.values()), planner.data.card)
 
 
@@ -228,7 +232,7 @@ class _Planner:
             "images": images,
             "batch_size": block.batch_size or suite.batch_size,
             "targets": block.targets,
-            "references": block.references if track in ("visualization", "detection") else 0,
+            "references": block.references if track in LEARNING_TRACKS else 0,
             "attack": attack_key,
         }
         if common["is_reference"] and track in ("inversion", "visualization"):
@@ -334,7 +338,7 @@ class _Planner:
         places = self.data.select("test", block.images if track not in ("inversion", "visualization") else 1)
         if track in ("inversion", "visualization"):
             self.data.select("test", self.suite.real_images)
-        if track in ("visualization", "detection"):
+        if track in LEARNING_TRACKS:
             self.data.select("train", block.references)
         if (track == "inversion" or condition == "class") and not all(0 <= t < classes for t in block.targets or ()):
             raise SetupError(f"{track}: a target of {block.targets} is out of range", f"{name} has 0 to {classes - 1}")

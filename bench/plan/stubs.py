@@ -44,13 +44,14 @@ def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Tas
     images = torch.zeros(2, *model.image_shape)
     labels = torch.zeros(2, dtype=torch.int64)
     common: dict[str, Any] = {"model": model, "places": torch.arange(2), "seed": 0, "budget": budget}
+    known = {"references": images, "reference_labels": labels}
     tap: str | None
     match track:
         case "reconstruction":
             tap = check_tap(model, condition)
             with torch.no_grad():
                 wanted = model.features(images, tap)
-            return ReconstructionTask(**common, tap=tap, wanted=wanted, real=images)
+            return ReconstructionTask(**common, **known, tap=tap, wanted=wanted, real=images)
         case "inversion":
             return InversionTask(**common, labels=labels, real=images)
         case "visualization":
@@ -61,12 +62,11 @@ def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Tas
                 kind="class" if is_class else "channel",
                 tap=tap,
                 targets=labels,
-                references=images,
-                reference_labels=labels,
+                **known,
                 real=images,
             )
         case "adversarial":
-            return AdversarialTask(**common, images=images, labels=labels, bound=Bound.parse(condition))
+            return AdversarialTask(**common, **known, images=images, labels=labels, bound=Bound.parse(condition))
         case "detection":
             return DetectionTask(**common, images=images, clean=images, clean_labels=labels)
         case _:
