@@ -179,27 +179,34 @@ def _tokens(tokens: Tensor, patches: Tensor) -> Step:
     )
 
 
-def _block(block: nn.Module, shape: tuple[int, ...], ways: _Ways) -> Step:
+def _block(block: nn.Module, shape: tuple[int, ...], ways: _Ways, seen: Tensor) -> Step:
     """A block that is no chain of layers, y = H(x) [our choice].
 
     With a recorded input it is inverted by the transposed Jacobian there. Without one H(x) = y is solved: by the fixed
     point x ← x + y − H(x) where the shape stays (for a residual block, x ← y − F(x)), then twice by conjugate gradients
     on the linearised block (CGLS); what fits worse than before is thrown away, image by image.
+
+    Args:
+        seen: (P, …) inputs that it had for images of noise: their mean is the start where the shape changes, and if
+            all are ≥ 0, as behind a ReLU, negative ones are cut off after each iteration.
     """
+    low = 0.0 if seen.min() >= 0 else -torch.inf
+    typical = seen.mean(0)
 
     def invert(output: Tensor, at: Tensor | None) -> Tensor:
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no derivative forward
             if at is not None:
                 return _transposed(block, at)(output)
-            start = output if output.shape[1:] == shape else output.new_zeros(len(output), *shape)
-            found = _Fit(start, _misfit(block, start, output))
-            if start is output:
-                point = start
+            keeps = output.shape[1:] == shape
+            point = output.clamp(min=low) if keeps else typical.repeat(len(output), *(1,) * len(shape))
+            found = _Fit(point, _misfit(block, point, output))
+            if keeps:
                 for _ in range(ways.steps):
-                    point = point + output - block(point)
+                    point = (point + output - block(point)).clamp(min=low)
                     found = found.or_better(point, _misfit(block, point, output))
             for _ in range(2):
-                point = found.point + _least_squares(block, found.point, output - block(found.point), ways.steps)
+                change = _least_squares(block, found.point, output - block(found.point), ways.steps)
+                point = (found.point + change).clamp(min=low)
                 found = found.or_better(point, _misfit(block, point, output))
             return found.point
 
@@ -358,20 +365,21 @@ def _steps(tour: _Tour, ways: _Ways, name: str) -> list[Step]:
         module = call.module
         if waiting is not None and isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and ways.batch_norm == "fold":
             fuse = fuse_linear_bn_eval if isinstance(waiting, nn.Linear) else fuse_conv_bn_eval
-            steps[-1] = _made(fuse(waiting, module), shape, ways)  # type: ignore[type-var]
+            steps[-1] = RULES[type(waiting)](fuse(waiting, module), shape, ways)  # type: ignore[type-var]
             waiting = None
             continue
         shape = tuple(call.given.shape[1:])
-        is_join = isinstance(module, nn.Identity)
-        steps.append(_tokens(call.returned, call.given) if is_join else _made(module, shape, ways))
+        steps.append(_step(call, shape, ways))
         waiting = module if type(module) in (nn.Linear, nn.Conv2d) else None
     return steps
 
 
-def _made(module: nn.Module, shape: tuple[int, ...], ways: _Ways) -> Step:
-    rule = _rule(module)
+def _step(call: _Call, shape: tuple[int, ...], ways: _Ways) -> Step:
+    if isinstance(call.module, nn.Identity):  # put on the way where tokens are made of patches
+        return _tokens(call.returned, call.given)
+    rule = _rule(call.module)
     assert rule is not None  # only such calls are on the way
-    return rule(module, shape, ways)
+    return _block(call.module, shape, ways, call.given) if rule is _block else rule(call.module, shape, ways)
 
 
 # ---- the whole way -------------------------------------------------------------------------------------------------
