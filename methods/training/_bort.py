@@ -5,8 +5,8 @@ A group of parameters with ``gamma`` > 0 is constrained. ``Coupled`` adds γ Δ 
 is SGD with soft orthogonality at γ / 4 is [derived]. Any other optimizer is constrained by one line: see ``BortSGD``.
 
 Nothing is stored for a parameter and nothing is sent between processes, so states are interchangeable with the stock
-optimizer's, and copies of a network that get equal gradients stay equal. A step never waits for the device, unless
-``error_if_nonfinite`` asks for it.
+optimizer's, and copies of a network that get equal gradients stay equal; the one counter, of ``every``, is a number
+of the group. A step never waits for the device, unless ``error_if_nonfinite`` asks for it.
 """
 
 from collections import defaultdict
@@ -51,6 +51,9 @@ DEFAULTS: Mapping[str, Any] = {
     "strict": False,
     "allow_collapse": False,
     "error_if_nonfinite": False,
+    "clip_correction": False,
+    "every": 1,
+    "uncorrected": 0,  # steps since the last correction; here, so that a saved state goes on where it was
 }
 
 
@@ -69,6 +72,11 @@ class Constrained(Optimizer):
         strict: parameters with fewer than two axes and l1 modes of the wrong side are errors, not left out or turned.
         allow_collapse: take "ada" even where it has no fixed point.
         error_if_nonfinite: look for infinities in weights and gradients before each step.
+        clip_correction: weaken the correction of each matrix, R W, so that c ‖R‖ ≤ ½ by an upper bound of the norm:
+            before the next one it moves no singular value by more than half, and too large weights come back instead
+            of leaving the finite numbers. See ``clipped_``; c with what momentum makes of it.
+        every: correct at steps k, 2k, … alone, by k γ; the limits are those of k γ. A parameter without a gradient at
+            such a step waits for the next.
         settings: what the stock optimizer takes.
     """
 
@@ -86,6 +94,8 @@ class Constrained(Optimizer):
         strict: bool = False,
         allow_collapse: bool = False,
         error_if_nonfinite: bool = False,
+        clip_correction: bool = False,
+        every: int = 1,
         amptitude: Amplitude | None = None,
         **settings: Any,
     ) -> None:
@@ -98,6 +108,8 @@ class Constrained(Optimizer):
             "strict": strict,
             "allow_collapse": allow_collapse,
             "error_if_nonfinite": error_if_nonfinite,
+            "clip_correction": clip_correction,
+            "every": every,
         }
         if weight_decay is not None:
             own["weight_decay"] = settings["weight_decay"] = weight_decay
@@ -159,7 +171,10 @@ class Constrained(Optimizer):
                 loss = closure()
         constrained = list(self._checked())
         for group, weights in constrained:
-            self._correct(group, weights)
+            group["uncorrected"] += 1
+            if group["uncorrected"] >= group["every"]:
+                self._correct(group, weights)
+                group["uncorrected"] = 0
         _without_hooks(self.stock)(self)
         return loss
 
@@ -184,8 +199,9 @@ class Constrained(Optimizer):
             how = {
                 "amplitude": group["amplitude"],
                 "mode": first.mode,
-                "alpha": self._alpha(group),
+                "alpha": self._alpha(group) * group["every"],
                 "shrink": self._shrink(group),
+                "clip_at": self._strength(group) if group["clip_correction"] else None,
             }
             with without_autocast(first.parameter.device):
                 if len(bucket) == 1:
@@ -213,6 +229,11 @@ class Constrained(Optimizer):
         """How the stock optimizer carries a correction on."""
         return Momentum()
 
+    def _strength(self, group: Mapping[str, Any]) -> float | Tensor:
+        """What a correction moves the weights by until the next one, in units of Δ."""
+        strength: float | Tensor = group["lr"] * group["gamma"] * group["every"] * self._momentum(group).gain
+        return strength
+
 
 class Coupled(Constrained):
     """The SGD form [code]: gradient + γ Δ(W), then decay and momentum; of long-run strength c / (1 − μ).
@@ -228,7 +249,7 @@ class Coupled(Constrained):
         return -group["gamma"] if group.get("maximize") else group["gamma"]
 
     def _momentum(self, group: Mapping[str, Any]) -> Momentum:
-        return Momentum.of_sgd(group["momentum"], group["nesterov"])
+        return Momentum.of_sgd(group["momentum"], group["nesterov"], group["every"])
 
 
 class Decoupled(Constrained):

@@ -1,7 +1,7 @@
 """What a constrained group may hold, and which constraints are too strong for their step: told before any step.
 
-Limits are stated for c = step size × γ, target a and a weight's largest singular value σ. Tags: see
-``_bort_correction``.
+Limits are stated for c = step size × γ, or × k γ where every k-th step is corrected, target a and a weight's largest
+singular value σ. Tags: see ``_bort_correction``.
 """
 
 import math
@@ -37,7 +37,7 @@ class Momentum:
     """What the stock optimizer makes of a correction.
 
     Args:
-        gain: share of c that the first step takes.
+        gain: share of c that has acted before the next correction.
         limit: c · a up to which the constraint is reached and held [derived, measured].
     """
 
@@ -45,13 +45,19 @@ class Momentum:
     limit: float = 1.0
 
     @classmethod
-    def of_sgd(cls, momentum: float, nesterov: bool) -> "Momentum":
+    def of_sgd(cls, momentum: float, nesterov: bool, every: int = 1) -> "Momentum":
         """Near σ² = a the correction is linear with slope 2a: gradient descent on it gives the limits.
 
-        Heavy-ball momentum stays at the constraint up to (1 + μ) / (1 − dampening), but from further away it may leave
-        before; its limit is therefore taken as plain SGD's, 1. Nesterov's, (1 + μ) / (1 + 2μ), is below that.
+        Between two corrections the buffer goes on unseen: of k steps heavy-ball momentum makes (1 − μᵏ) / (1 − μ), and
+        Nesterov's as much as k + 1. The two eigenvalues of such a cycle stay inside the unit circle up to
+        c a = (1 + μᵏ) / gain, and Nesterov's up to (1 + μᵏ) / (gain + μᵏ) [derived]: 1 − μ when k is large.
+
+        At k = 1 that is 1 + μ, divided by 1 − dampening, but from further away heavy-ball momentum may leave before;
+        its limit is therefore never taken above plain SGD's, 1. Nesterov's is then (1 + μ) / (1 + 2μ).
         """
-        return cls(1 + momentum, (1 + momentum) / (1 + 2 * momentum)) if nesterov else cls()
+        left = momentum**every  # share of the buffer that is there at the next correction
+        gain = sum(momentum**step for step in range(every + nesterov))
+        return cls(gain, (1 + left) / (gain + left) if nesterov else min(1.0, (1 + left) / gain))
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
@@ -63,13 +69,15 @@ def check_settings(group: Mapping[str, Any], where: str) -> None:
     Raises:
         ValueError: naming the group, the setting and what was found.
     """
-    gamma, amplitude, mode = group["gamma"], group["amplitude"], group["mode"]
+    gamma, amplitude, mode, every = group["gamma"], group["amplitude"], group["mode"], group["every"]
     if not (_is_number(gamma) and 0 <= gamma < math.inf):
         raise ValueError(f"{where}: gamma should be a finite number ≥ 0, got {gamma!r}")
     if not (_is_number(amplitude) and 0 < amplitude < math.inf) and amplitude != ADA:
         raise ValueError(f"{where}: amplitude should be a finite number > 0 or {ADA!r}, got {amplitude!r}")
     if mode not in MODES:
         raise ValueError(f"{where}: mode should be one of {', '.join(MODES)}, got {mode!r}")
+    if not (isinstance(every, int) and not isinstance(every, bool) and every >= 1):
+        raise ValueError(f"{where}: every should be a whole number ≥ 1, got {every!r}")
     for name in ("lr", "weight_decay"):
         value = group[name]
         if isinstance(value, Tensor) and value.device.type != "cpu":
@@ -259,20 +267,20 @@ def check_step_size(group: Mapping[str, Any], where: str, momentum: Momentum) ->
 
     l2 modes: c (σ² − a) ≥ 2 leaves the finite numbers in a few steps, ≥ 1 turns a weight's sign; c a beyond
     ``momentum.limit`` makes the constraint itself unstable, and c a ≥ 2 leaves the finite numbers from any start
-    [derived]. l1 modes: a step moves a weight by c · ‖sign matrix‖, about 2.4 √n c for a Gram matrix of side n
-    [measured].
+    [derived]. With ``clip_correction`` only the limit of c a is left, and told. l1 modes: a step moves a weight by
+    c · ‖sign matrix‖, about 2.4 √n c for a Gram matrix of side n [measured].
 
     Raises:
         ValueError: with the largest gamma that keeps every sign and is stable.
     """
     rate = float(group["lr"])
-    strength = rate * group["gamma"]
+    strength = rate * group["gamma"] * group["every"]
     if strength == 0:
         return
     highest, largest_target, worst = -math.inf, 0.0, ""
     for weight in weights_of(group):
         if weight.mode.startswith("l1"):
-            _warn_of_l1_move(weight, strength, where)
+            _warn_of_l1_move(weight, strength, group["every"], where)
             continue
         matrices = weight.matrices()
         target = torch.as_tensor(squared_amplitude(matrices, group["amplitude"])).double()
@@ -283,26 +291,29 @@ def check_step_size(group: Mapping[str, Any], where: str, momentum: Momentum) ->
     if largest_target == 0:
         return
     overshoot, linear = momentum.gain * strength * highest, strength * largest_target
-    safe = momentum.limit / (rate * largest_target)
-    if highest > 0:
-        safe = min(safe, 1 / (rate * momentum.gain * highest))
+    longest = rate * group["every"]
+    safe = momentum.limit / (longest * largest_target)
+    clipped = group["clip_correction"]
+    if highest > 0 and not clipped:
+        safe = min(safe, 1 / (longest * momentum.gain * highest))
     advice = f"the largest safe gamma at step size {rate:g} is {safe:.3g}"
-    if overshoot >= 2 or momentum.gain * linear >= 2:
+    if not clipped and (overshoot >= 2 or momentum.gain * linear >= 2):
         cause = f"{worst} has sigma² = a + {highest:.3g}" if overshoot >= 2 else f"a = {largest_target:g}"
         raise ValueError(f"{where}: gamma {group['gamma']:g} makes the weights diverge: {cause}; {advice}")
-    if overshoot >= 1:
+    if not clipped and overshoot >= 1:
         _warn(f"{where}: the first correction turns the sign of {worst} (sigma² = a + {highest:.3g}); {advice}")
     elif linear >= momentum.limit:
-        _warn(f"{where}: step size × gamma × a = {linear:.3g} is beyond {momentum.limit:.3g}, not stable; {advice}")
+        product = "step size × gamma × a" if group["every"] == 1 else "step size × gamma × every × a"
+        _warn(f"{where}: {product} = {linear:.3g} is beyond {momentum.limit:.3g}, not stable; {advice}")
 
 
-def _warn_of_l1_move(weight: Weight, strength: float, where: str) -> None:
+def _warn_of_l1_move(weight: Weight, strength: float, every: int, where: str) -> None:
     side = min(weight.shape) if is_full(weight.mode) else 0
     move = strength * (2.4 * math.sqrt(side) if side else 1.0)
     if move >= L1_LARGEST_MOVE:
         _warn(
             f"{where}: one step of {weight.mode} moves {weight.name} by about {100 * move:.0f} %;"
-            f" the largest calm gamma is {L1_LARGEST_MOVE * strength / move:.3g} / step size"
+            f" the largest calm gamma is {L1_LARGEST_MOVE * strength / move / every:.3g} / step size"
         )
 
 
