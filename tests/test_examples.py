@@ -97,3 +97,9 @@ def test_ones_own_method_network_and_pictures_reach_the_boards(example: Path):
     with (example / "leaderboards" / "pictures" / "attribution.csv").open(newline="", encoding="utf-8") as stream:
         methods = {row["method"]: row["subject"] for row in csv.DictReader(stream)}
     assert methods == dict.fromkeys(("gradient_times_image", "random_map"), "two_layers.imagefolder.sgd")
+    with (example / "leaderboards" / "pictures" / "claims.csv").open(newline="", encoding="utf-8") as stream:
+        answers = {row["metric"]: row for row in csv.DictReader(stream)}
+    assert answers.keys() == {"deletion_auc_zero", "insertion_auc_blur"}
+    for answer in answers.values():
+        assert answer["verdict"] in ("holds", "fails", "unclear")
+        assert float(answer["ci_low"]) <= float(answer["difference"]) <= float(answer["ci_high"])

@@ -23,7 +23,9 @@ from bench.execute.cell import Run, blank_record, identity_of
 from bench.execute.state import complaints, look_up, todo
 from bench.execute.worker import Answer, Order, Setup, serve
 from bench.plan.cells import Cell, Plan
-from bench.record import IndexedCell, Status, Store, StoreFull, SuiteIndex
+from bench.plan.claims import ClaimSpec
+from bench.plan.suite import Suite
+from bench.record import Claim, IndexedCell, RowName, Status, Store, StoreFull, SuiteIndex
 
 TICK_S = 0.2
 BUSY_AGAIN_S = 1.0
@@ -382,5 +384,21 @@ def index_of(plan: Plan) -> SuiteIndex:
             for cell in plan.wanted
         ),
         rank_references=suite.rank_references,
+        claims=tuple(_claim(spec, suite) for spec in suite.claims),
+        track_notes={track: tuple(lines) for track, lines in suite.notes.items()},
         notes={"description": suite.description, "dataset": suite.dataset},
+    )
+
+
+def _claim(spec: ClaimSpec, suite: Suite) -> Claim:
+    """The claim with every pair of rows that answers it by name."""
+    pairs = spec.compared(suite.rows(spec.track))
+    return Claim(
+        claim=spec.claim,
+        source=spec.source,
+        track=spec.track,
+        metrics=tuple(spec.metric),
+        margin=spec.margin,
+        control=spec.control,
+        pairs=tuple((RowName(**of._asdict()), RowName(**against._asdict())) for of, against in pairs),
     )

@@ -7,7 +7,7 @@ needs torch, and nothing asks the code of methods and metrics: records carry the
 from bench.leaderboard.boards import Boards, assemble, build
 from bench.leaderboard.changes import changes_between, load_changes, log_changes
 from bench.leaderboard.compare import TOLERANCES, Difference, Tolerance, compare, worse
-from bench.leaderboard.files import load_board, load_boards, load_results, write
+from bench.leaderboard.files import load_board, load_boards, load_claims, load_results, write
 from bench.leaderboard.schema import BoardError
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "load_board",
     "load_boards",
     "load_changes",
+    "load_claims",
     "load_results",
     "log_changes",
     "worse",

@@ -1,11 +1,12 @@
 """From records to boards: a pure function, so that old records give the same tables again."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from bench.leaderboard.claims import claims_frame
 from bench.leaderboard.intervals import summarise
 from bench.leaderboard.lines import Arrays, Sample, gather, samples_of
 from bench.leaderboard.long import long_frame
@@ -23,6 +24,7 @@ class Boards:
         long: the rows of ``results.csv``.
         wide: track → its board, numbers in full.
         sidecars: track → what a reader of that board has to know; ready for JSON.
+        claims: the rows of ``claims.csv``; None where the suite claims nothing.
         samples: key of a cell → metric → per-unit values or replicates; empty where they are not at hand.
     """
 
@@ -30,6 +32,7 @@ class Boards:
     long: pd.DataFrame
     wide: Mapping[str, pd.DataFrame]
     sidecars: Mapping[str, Mapping[str, Any]]
+    claims: pd.DataFrame | None = None
     samples: Samples = field(default=lambda cell: {}, repr=False)
 
 
@@ -49,12 +52,8 @@ def build(store: Store, board: str, *, intervals: bool = True) -> Boards:
     arrays: Arrays = store.values if intervals else lambda record: {}
     boards = assemble(index, records, arrays, problems, intervals=intervals)
     known = {record.key: record for record in records}
-    return Boards(
-        board=boards.board,
-        long=boards.long,
-        wide=boards.wide,
-        sidecars=boards.sidecars,
-        samples=lambda cell: samples_of(known[cell], store.values(known[cell])) if cell in known else {},
+    return replace(
+        boards, samples=lambda cell: samples_of(known[cell], store.values(known[cell])) if cell in known else {}
     )
 
 
@@ -84,4 +83,5 @@ def assemble(
             track: sidecar(sheet, track, summaries, [one for one in found if track_of.get(one.key) == track])
             for track in tracks
         },
+        claims=claims_frame(sheet),
     )

@@ -13,10 +13,13 @@ from bench.leaderboard.boards import Boards
 from bench.leaderboard.lines import Sample
 from bench.leaderboard.schema import (
     BRIEF,
+    CLAIM_KINDS,
+    CLAIMS,
     COLUMNS,
     COST_DECIMALS,
     KINDS,
     BoardError,
+    Column,
     from_csv,
     rounded,
     to_csv,
@@ -25,6 +28,7 @@ from bench.leaderboard.schema import (
 from bench.record import write_atomic
 
 RESULTS, BRIEF_RESULTS, SCHEMA_FILE, VALUES = "results.csv", "results.min.csv", "schema.json", "values"
+CLAIMS_FILE = "claims.csv"
 
 
 def write(boards: Boards, folder: Path, *, values: bool = False) -> list[Path]:
@@ -46,11 +50,15 @@ def write(boards: Boards, folder: Path, *, values: bool = False) -> list[Path]:
     for track, frame in boards.wide.items():
         files[folder / f"{track}.csv"] = to_csv(rounded(frame, _decimals(boards.sidecars[track])))
         files[folder / f"{track}.json"] = _json(boards.sidecars[track])
+    if boards.claims is not None:
+        files[folder / CLAIMS_FILE] = to_csv(boards.claims)
     if values:
         files |= _values(boards, folder / VALUES)
     for path, data in files.items():
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, data)
+    if boards.claims is None:
+        (folder / CLAIMS_FILE).unlink(missing_ok=True)  # answers to claims that the suite no longer makes
     return list(files)
 
 
@@ -68,6 +76,11 @@ def load_board(path: Path) -> pd.DataFrame:
     return from_csv(path)
 
 
+def load_claims(path: Path) -> pd.DataFrame:
+    """``claims.csv``, from its own path or its folder's; raises as ``load_results``."""
+    return from_csv(path / CLAIMS_FILE if path.is_dir() else path, CLAIM_KINDS)
+
+
 def load_boards(folder: Path) -> Boards:
     """All that ``write`` put into a folder, values where it has them; raises as ``load_results``."""
     long = load_results(folder)
@@ -78,6 +91,7 @@ def load_boards(folder: Path) -> Boards:
         long=long,
         wide={track: load_board(folder / f"{track}.csv") for track in tracks},
         sidecars=sidecars,
+        claims=load_claims(folder) if (folder / CLAIMS_FILE).exists() else None,
         samples=lambda cell: _load_samples(folder / VALUES / f"{cell}.safetensors"),
     )
 
@@ -96,15 +110,18 @@ def _decimals(sidecar: Mapping[str, Any]) -> dict[str, int]:
 
 def _schema(boards: Boards) -> dict[str, Any]:
     """Types and units of the columns, unit and direction of the metrics."""
-    columns = {}
-    for column in COLUMNS:
-        columns[column.name] = {"type": column.kind, "meaning": column.meaning}
-        if column.unit:
-            columns[column.name]["unit"] = column.unit
-    return {
-        "results": columns,
+    schema = {
+        "results": _described(COLUMNS),
         "board": wide_columns(["<metric>"]),
         "metrics": {track: list(side["metrics"]) for track, side in boards.sidecars.items()},
+    }
+    return schema if boards.claims is None else schema | {"claims": _described(CLAIMS)}
+
+
+def _described(columns: tuple[Column, ...]) -> dict[str, dict[str, str]]:
+    return {
+        column.name: {"type": column.kind, "meaning": column.meaning} | ({"unit": column.unit} if column.unit else {})
+        for column in columns
     }
 
 

@@ -93,29 +93,30 @@ def _draw(scores: list[Score]) -> _Draws:
         for sample in samples
     ]
     centred = any(
-        sample is not None and sample.kind == "replicates" and _misses(drawn, score.value)
+        sample is not None and sample.kind == "replicates" and score.value is not None and misses(drawn, score.value)
         for score, sample, drawn in zip(scores, samples, found, strict=True)
+        if drawn is not None
     )
     if centred:
-        found = [_around(drawn, score.value) for score, drawn in zip(scores, found, strict=True)]
+        found = [
+            drawn if drawn is None or score.value is None else around(drawn, score.value)
+            for score, drawn in zip(scores, found, strict=True)
+        ]
     return _Draws(found, resamples, centred)
 
 
-def _misses(replicates: Floats | None, value: float | None) -> bool:
+def misses(replicates: Floats, value: float) -> bool:
     """Whether the interval leaves out its own value.
 
     Some statistics of sets are biased under resampling: a set with repeated images is farther from any other in
     Fréchet distance, and less diverse. The metric's replicates are then moved onto its values, on the whole board.
     """
-    if replicates is None or value is None:
-        return False
     low, high = interval(replicates)
     return bool(value < low or value > high)
 
 
-def _around(replicates: Floats | None, value: float | None) -> Floats | None:
-    if replicates is None or value is None:
-        return replicates
+def around(replicates: Floats, value: float) -> Floats:
+    """The replicates moved so that their mean is the value."""
     moved: Floats = replicates + (value - np.nanmean(replicates))
     return moved
 

@@ -113,6 +113,37 @@ BRIEF = [
     *("value", "unit", "higher_is_better", "ci_low", "ci_high", "ci_level", "ci_method", "status", "error"),
 ]
 
+_ROW = (("subject", "network under test"), ("condition", "what the task fixes"), ("method", "what was run"))
+CLAIMS = (
+    Column("suite_version", "str", "version of the protocol, raised when any number may change"),
+    Column("claim", "str", "what is claimed"),
+    Column("source", "str", "who claims it"),
+    Column("track", "str", "the question asked"),
+    Column("metric", "str", "what was measured, with the feature space"),
+    Column("metric_version", "str", "raised when the number changes on equal input"),
+    Column("dataset", "str", "data set"),
+    *(
+        Column(f"{side}_{field}", "str", f"{meaning}, of the row {which}")
+        for side, which in (("of", "that should be better"), ("against", "that it is compared with"))
+        for field, meaning in (*_ROW, ("variant", "named settings of the method"))
+    ),
+    Column("control", "str", "method whose value on the same subject and condition is taken off both values"),
+    Column("of_value", "float64", "mean over the seeds, and in each the units, that all rows have a value of"),
+    Column("against_value", "float64", "the same of the row that it is compared with"),
+    Column("difference", "float64", "of_value - against_value"),
+    Column("ci_low", "float64", "low end of the difference's interval; not corrected for the number of comparisons"),
+    Column("ci_high", "float64", "high end of it"),
+    Column("ci_level", "float64", "level of the interval"),
+    Column("ci_method", "str", "what was drawn anew, and how often"),
+    Column("n_seeds", "Int64", "seeds that are compared"),
+    Column("unit", "str", "unit of the values, the difference and the interval"),
+    Column("better", "str", "higher or lower"),
+    Column("margin", "float64", "what the difference, turned so that larger is better, is held against"),
+    Column("verdict", "str", "holds: the interval lies above the margin; fails: below; unclear: else; no value"),
+    Column("reason", "str", "why there is no value or no interval, or that seeds are missing"),
+)
+CLAIM_KINDS: Mapping[str, Kind] = {column.name: column.kind for column in CLAIMS}
+
 WIDE_FRONT: Mapping[str, Kind] = {
     **dict.fromkeys(("dataset", "subject", "condition"), "str"),
     **dict.fromkeys(("rank", "rank_low", "rank_high", "tier"), "Int64"),

@@ -68,6 +68,7 @@ def sidecar(sheet: Sheet, track: str, summaries: Summaries, problems: list[Probl
     records = {record.key: record for line in lines for record in line.records}
     damaged = {problem.key: problem.reason for problem in problems}
     index = sheet.index
+    notes = {"notes": list(index.track_notes[track])} if track in index.track_notes else {}
     return {
         "board": index.board,
         "suite": index.suite,
@@ -78,6 +79,7 @@ def sidecar(sheet: Sheet, track: str, summaries: Summaries, problems: list[Probl
         "primary": index.primary.get(track, ""),
         "comparisons": sum(group["comparisons"] for group in described),
         "interval": {"level": LEVEL, "kind": "percentile bootstrap", "draw_seed": DRAW_SEED},
+        **notes,
         "metrics": [_describe_metric(sheet, track, metric, lines) for metric in metrics],
         "without_value": [_why_absent(sheet, track, metric, lines) for metric in absent],
         "groups": described,

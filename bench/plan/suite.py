@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from bench import registry
 from bench.contract import TRACKS, Bound, SetupError
+from bench.plan.claims import ClaimSpec, Lines, Row, Side
 from bench.zoo.datasets import dataset_card, dataset_names
 from bench.zoo.networks import network_card
 from bench.zoo.weights import public_card
@@ -47,7 +48,7 @@ class Block(_Strict):
     images: int = Field(default=100, ge=1)  # of one cell
     budget: int = Field(default=200, ge=1)  # passes an image may cost, forward and backward together
     targets: list[int] | None = None  # classes or channels asked for, in turn; all classes when left out
-    references: int = Field(default=200, ge=1)  # training images that visualization and detection may look at
+    references: int = Field(default=200, ge=1)  # training images that a method may look at, where its track allows any
     batch_size: int | None = Field(default=None, ge=1)  # the suite's when left out
     timeout_s: float | None = Field(default=None, gt=0)
     metrics: list[str] | None = None  # all of the track when left out
@@ -92,6 +93,8 @@ class Suite(_Strict):
     primary: dict[str, str] = {}  # track → the metric that ranks its board, where it is not the track's own
     rank_references: bool = False  # rank methods that show real images too: for suites that put metrics to the test
     tracks: dict[str, Annotated[list[Block], BeforeValidator(_as_list)]]
+    notes: dict[str, Lines] = {}  # track → lines that its board shows
+    claims: list[ClaimSpec] = []  # what the boards are asked; no part of any key
 
     @property
     def board(self) -> str:
@@ -104,6 +107,16 @@ class Suite(_Strict):
         if isinstance(self.referee, dict):
             return self.referee.get(subject, self.referee.get("default"))
         return self.referee
+
+    def rows(self, track: str) -> list[Row]:
+        """The rows that the track's board will have."""
+        return [
+            Row(subject, condition, method.name, method.variant)
+            for block in self.tracks[track]
+            for subject in (self.subjects if block.subjects is None else block.subjects)
+            for condition in block.conditions
+            for method in block.methods
+        ]
 
     def recipe_of(self, network: str) -> RecipeSpec:
         """How the network is trained; a ``SetupError`` when the suite does not say."""
@@ -228,6 +241,20 @@ def check_names(suite: Suite) -> None:
             raise registry.unknown("track", track, TRACKS)
         for block in blocks:
             _check_block(suite, track, block, card.num_classes)
+    for track in [*suite.notes, *(claim.track for claim in suite.claims)]:
+        if track not in suite.tracks:
+            raise registry.unknown("track of this suite", track, suite.tracks)
+    for claim in suite.claims:
+        _check_claim(suite, claim)
+
+
+def _check_claim(suite: Suite, claim: ClaimSpec) -> None:
+    claim.check(suite.rows(claim.track))
+    taken = [block.metrics for block in suite.tracks[claim.track]]
+    for stem in claim.metric:
+        if not any(metrics is None or stem in metrics for metrics in taken):
+            known = dict.fromkeys(name for metrics in taken for name in metrics or ())
+            raise registry.unknown(f"metric of the {claim.track} track of this suite", stem, known)
 
 
 def _check_block(suite: Suite, track: str, block: Block, classes: int) -> None:
@@ -318,8 +345,10 @@ def _readable(error: ValidationError, file: str) -> SetupError:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        fields = {name for model in (Suite, Block, MethodSpec, RecipeSpec) for name in model.model_fields}
-        wrong = registry.unknown("key", key, fields)
-        return SetupError(f"{file}: {place}: {str(wrong).splitlines()[0]}", "keys are explained in bench/plan/suite.py")
+        models: tuple[type[BaseModel], ...] = (Suite, Block, MethodSpec, RecipeSpec, ClaimSpec, Side)
+        wrong = registry.unknown("key", key, {name for model in models for name in model.model_fields})
+        return SetupError(
+            f"{file}: {place}: {str(wrong).splitlines()[0]}", "bench/plan/suite.py and claims.py explain them"
+        )
     found = "" if first["type"] == "missing" else f", got {first['input']!r}"
     return SetupError(f"{file}: {place}: {first['msg']}{found}")

@@ -116,6 +116,27 @@ class IndexedCell(_Data):
     is_reference: bool = False
 
 
+class RowName(_Data):
+    """A row of a track's board, in the words of the boards."""
+
+    subject: str
+    condition: str
+    method: str
+    variant: str
+
+
+class Claim(_Data):
+    """A sentence of the suite and the pairs of rows that answer it: the first of each is expected to be better."""
+
+    claim: str
+    source: str = ""
+    track: str
+    metrics: tuple[str, ...]  # stems
+    margin: float = 0.0  # holds when the interval of the difference, in the good direction, lies above
+    control: str | None = None  # method whose value, on the same subject and condition, is taken off each side
+    pairs: tuple[tuple[RowName, RowName], ...]
+
+
 class SuiteIndex(_Data):
     """The cells of one board, in the order of the plan. What is planned and has no record is visibly missing."""
 
@@ -128,6 +149,8 @@ class SuiteIndex(_Data):
     primary: dict[str, str]  # track → stem of the metric that ranks it
     cells: tuple[IndexedCell, ...]
     rank_references: bool = False  # rows that show real images are ranked too
+    claims: tuple[Claim, ...] = ()
+    track_notes: dict[str, tuple[str, ...]] = {}  # track → lines that its board shows
     notes: dict[str, Any] = {}
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

@@ -29,8 +29,8 @@ def write_page(boards: Boards, folder: Path, pictures: Sequence[Path] = ()) -> P
         if path.is_file()
     ]
     tracks = view.tracks(boards)
-    tables = [track.name for track in tracks if (folder / f"{track.name}.csv").is_file()]
-    page = template.render(board=boards.board, tracks=tracks, tables=tables, pictures=found)
+    tables = [name for name in ("claims", *boards.wide) if (folder / f"{name}.csv").is_file()]
+    page = template.render(board=boards.board, claims=view.claims(boards), tracks=tracks, tables=tables, pictures=found)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "index.html", (page.rstrip() + "\n").encode())
     return folder / "index.html"

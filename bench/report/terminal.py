@@ -12,6 +12,7 @@ from bench.leaderboard import Boards
 from bench.record import Reading, Record
 from bench.report import view
 
+_VERDICTS = {"holds": "green", "fails": "bold red", "unclear": "yellow", "no value": "red"}
 _HEAD, _METHOD = 10, 26  # characters: a head's before it is folded, a method's before it gives way
 _ROOM = 3  # columns that a table spends on each of its own besides the text
 
@@ -19,10 +20,13 @@ _ROOM = 3  # columns that a table spends on each of its own besides the text
 def print_boards(boards: Boards, console: Console) -> None:
     """One table a group, the tracks one after the other; below each track what has no result, with its reason.
 
-    Metrics besides the one that ranks are shown as far as the console is wide.
+    Metrics besides the one that ranks are shown as far as the console is wide. Last, what the suite claims, and what
+    the records answer.
     """
     for track in view.tracks(boards):
         console.print(Text(f"\n{track.name} — {track.summary}", style="bold"))
+        for line in track.notes:
+            console.print(Text(line))
         for group in track.groups:
             console.print(_table(group, console.width))
             for row in group.lines:
@@ -31,6 +35,27 @@ def print_boards(boards: Boards, console: Console) -> None:
         for style, heading, lines in (("yellow", "note", track.warnings), ("red", "no result", track.failures)):
             for line in lines:
                 console.print(Text(f"{heading}: {line}", style=style))
+    _print_claims(view.claims(boards), console)
+
+
+def _print_claims(claims: view.Claims, console: Console) -> None:
+    if not claims.claims:
+        return
+    console.print(Text(f"\nclaims — {claims.summary}", style="bold"))
+    for claim in claims.claims:
+        source = f" ({claim.source})" if claim.source else ""
+        console.print(Text(f"\n{claim.claim}{source}").append(f"\n{claim.rule}: {claim.counts}", style="dim"))
+        lines = Table.grid(padding=(0, 2))
+        for answer in claim.answers:
+            lines.add_row(Text(answer.verdict, style=_VERDICTS[answer.verdict]), Text(_said(answer), overflow="fold"))
+        console.print(lines)
+
+
+def _said(answer: view.Answer) -> str:
+    place = f"{answer.place}: " if answer.place else ""
+    values = f": {answer.values}, {answer.difference}, {answer.seeds} seeds" if answer.values else ""
+    reason = f"; {answer.reason}" if answer.reason else ""
+    return f"{place}{answer.of} against {answer.against}, {answer.metric}{values}{reason}"
 
 
 def _table(group: view.Group, width: int) -> Table:

@@ -1,7 +1,9 @@
 """What a board says, as text: the same words for the terminal and the page."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -9,6 +11,8 @@ import pandas as pd
 from bench.leaderboard import Boards
 
 GAP = "–"  # where there is no number
+VERDICTS = ("holds", "fails", "unclear", "no value")
+ROW = ("subject", "condition", "method", "variant")  # what names a row of a board
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +45,58 @@ class Track:
 
     name: str
     summary: str
+    notes: tuple[str, ...]  # what the suite says about this board
     groups: tuple[Group, ...]
     failures: tuple[str, ...]  # one line a cell that has no result
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One compared pair of rows."""
+
+    verdict: str
+    place: str  # what both rows share
+    of: str  # what tells the one that should be better
+    against: str
+    metric: str
+    values: str  # of both, empty where there are none
+    difference: str  # with its interval
+    seeds: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One claim of the suite and all its answers."""
+
+    claim: str
+    source: str
+    rule: str  # what is compared, and when it holds
+    counts: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """All claims of a board; none where the suite makes none."""
+
+    summary: str
+    claims: tuple[Claim, ...]
+
+
+def claims(boards: Boards) -> Claims:
+    """The suite's claims and what the records answer, as text."""
+    rows: list[dict[Any, Any]] = [] if boards.claims is None else boards.claims.to_dict("records")
+    decimals = {
+        (track, metric["metric"]): metric.get("decimals", 4)
+        for track, sidecar in boards.sidecars.items()
+        for metric in sidecar["metrics"]
+    }
+    return Claims(
+        summary=f"{_counts(rows)}; comparisons: {len(rows)}, each at 95 %, not corrected for their number",
+        claims=tuple(_claim(head, list(members), decimals) for head, members in groupby(rows, key=_claimed)),
+    )
 
 
 def tracks(boards: Boards) -> list[Track]:
@@ -62,6 +115,7 @@ def _track(name: str, frame: pd.DataFrame, sidecar: Mapping[str, Any]) -> Track:
     return Track(
         name=name,
         summary=_summary(sidecar, metrics),
+        notes=tuple(sidecar.get("notes", ())),
         groups=tuple(groups),
         failures=tuple(_failures(sidecar)),
         warnings=tuple(_warnings(sidecar)),
@@ -150,3 +204,53 @@ def _number(value: Any, decimals: int) -> str:
 
 def _whole(value: Any) -> str:
     return GAP if pd.isna(value) else str(int(value))
+
+
+# ---- claims --------------------------------------------------------------------------------------------------------
+
+
+def _claimed(row: Mapping[Any, Any]) -> tuple[str, str, str, str, float]:
+    return row["claim"], row["source"], row["track"], row["control"], row["margin"]
+
+
+def _claim(
+    head: tuple[str, str, str, str, float], rows: list[dict[Any, Any]], decimals: Mapping[tuple[str, str], int]
+) -> Claim:
+    claim, source, track, control, margin = head
+    compared = f"{track}, gaps to {control}" if control else track
+    answers = tuple(_answer(row, decimals.get((track, row["metric"]), 4)) for row in rows)
+    rule = f"{compared}; holds where the interval of the gain lies above {margin:g}"
+    return Claim(claim=claim, source=source, rule=rule, counts=_counts(rows), answers=answers)
+
+
+def _counts(rows: Iterable[Mapping[Any, Any]]) -> str:
+    found = Counter(row["verdict"] for row in rows)
+    return ", ".join(f"{verdict} {found[verdict]}" for verdict in VERDICTS if verdict != "no value" or found[verdict])
+
+
+def _answer(row: Mapping[Any, Any], decimals: int) -> Answer:
+    fields = [(str(row[f"of_{name}"]), str(row[f"against_{name}"])) for name in ROW]
+    hidden = ("", "default")
+    shared = [of for of, against in fields if of == against and of not in hidden]
+    apart = [both for both in fields if both[0] != both[1]]
+    has_value = not pd.isna(row["difference"])
+    return Answer(
+        verdict=row["verdict"],
+        place=" · ".join(shared),
+        of=" · ".join(of for of, _ in apart),
+        against=" · ".join(against for _, against in apart),
+        metric=row["metric"] + (", lower is better" if row["better"] == "lower" else ""),
+        values=f"{row['of_value']:.{decimals}f} against {row['against_value']:.{decimals}f}" if has_value else "",
+        difference=_signed_with_interval(row, decimals) if has_value else "",
+        seeds=_whole(row["n_seeds"]) if has_value else "",
+        reason=row["reason"],
+    )
+
+
+def _signed_with_interval(row: Mapping[Any, Any], decimals: int) -> str:
+    value, low, high = (_signed(row[name], decimals) for name in ("difference", "ci_low", "ci_high"))
+    return value if pd.isna(row["ci_low"]) else f"{value} [{low}, {high}]"
+
+
+def _signed(value: float, decimals: int) -> str:
+    return f"{round(value, decimals) + 0.0:+.{decimals}f}"  # + 0.0: no minus before a zero
