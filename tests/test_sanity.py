@@ -185,7 +185,8 @@ def task_of(world: World, track: str, **changes: Any) -> Any:
     common = {"model": world.subject, "places": torch.arange(len(world.own)), "seed": 0, "budget": 0} | changes
     if track == "inversion":
         return InversionTask(**common, labels=world.labels, real=world.own)
-    return ReconstructionTask(**common, tap=world.tap, wanted=world.own, real=world.own)  # looks at `real` alone
+    known = {"references": world.own, "reference_labels": world.labels}  # it looks at `real` alone
+    return ReconstructionTask(**common, **known, tap=world.tap, wanted=world.own, real=world.own)
 
 
 @cache

@@ -85,22 +85,21 @@ def toy_task(
 def _own_fields(
     track: str, condition: str, model: Classifier, images: Tensor, labels: Tensor, real: Tensor | None
 ) -> dict[str, Any]:
+    pictures = smooth_images(12, 2)
+    known = {"references": pictures, "reference_labels": model(pictures).argmax(1)}
     if track == "reconstruction":
-        return {"tap": condition, "wanted": model.features(images, condition), "real": real}
+        return {"tap": condition, "wanted": model.features(images, condition), "real": real} | known
     if track == "inversion":
         return {"labels": torch.arange(len(images)) % CLASSES, "real": real}
     if track == "visualization":
-        references = smooth_images(12, 2)
-        return {
+        return known | {
             "kind": condition,
             "tap": "block2" if condition == "channel" else None,
             "targets": torch.arange(len(images)),
-            "references": references,
-            "reference_labels": model(references).argmax(1),
             "real": real,
         }
     if track == "adversarial":
-        return {"images": images, "labels": labels, "bound": Bound.parse(condition)}
+        return {"images": images, "labels": labels, "bound": Bound.parse(condition)} | known
     if track == "detection":
         clean = smooth_images(24, 3)
         return {"images": images, "clean": clean, "clean_labels": model(clean).argmax(1)}
@@ -136,7 +135,7 @@ def toy_training_task(seed: int = 0, epochs: int = 4) -> TrainingTask:
 # ---- roles of metrics ----------------------------------------------------------------------------------------------
 
 PAIRED = ("training", "reconstruction", "adversarial", "attribution", "detection")  # image n has an original, real[n]
-WHOLE = ("target", "bound", "lpips_alex", "lpips_vgg", "cost")  # roles without an axis of images
+WHOLE = ("target", "bound", "lpips_alex", "lpips_vgg", "cost", "class_subspaces")  # roles without an axis of images
 COST = {"wall_s": 2.0, "gpu_s": 2.0, "gpu_peak_mib": 5.0, "forward_passes": 9, "backward_passes": 7, "n_images": 4}
 SIDES = {"ms_ssim": 176}  # px, where a metric needs more than the usual ones
 
@@ -169,6 +168,9 @@ def toy_roles(
         "referee_features": torch.randn(count, 12, generator=draw) + labels[:, None],
         "real_referee_features": torch.randn(references, 12, generator=draw) + real_labels[:, None],
         "latent_groups": torch.arange(count) // 4,
+        "target_labels": (labels + 1) % CLASSES,
+        "perturbation_referee_logits": _logits((labels + 1) % CLASSES, draw),
+        "class_subspaces": subspaces(SHAPE[0] * side * side, draw),
         "activation": torch.randn(count, generator=draw),
         "scores": torch.randn(count, generator=draw) + attacked,
         "attacked": attacked,
@@ -186,6 +188,11 @@ def toy_roles(
         "bound": bound,
         "cost": COST,
     }
+
+
+def subspaces(pixels: int, draw: torch.Generator) -> dict[int, Tensor]:
+    """Class → two orthonormal rows."""
+    return {label: torch.linalg.qr(torch.randn(pixels, 2, generator=draw)).Q.T for label in range(CLASSES)}
 
 
 def toy_lpips(first: Tensor, second: Tensor) -> Tensor:

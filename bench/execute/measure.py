@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from bench import registry
+from bench.back_projection import BackProjection, denormalised, top_tap
 from bench.contract import Bound, Classifier, MetricCard, Undefined, Unsupported, seed_for
 from bench.execute.features import BATCH, set_digest
 from bench.execute.gates import refusal
 from bench.execute.lab import Lab
-from bench.execute.tracks import channel_tap, reference_places, wanted_labels
+from bench.execute.tracks import channel_tap, reference_places, training_images, wanted_labels
 from bench.ops import in_batches
 from bench.plan.cells import Cell
 from bench.record import Cost, Reading
@@ -48,6 +49,8 @@ MADE_SIDE = frozenset(
         "clip_logits",
         "wanted_distribution",
         "latent_groups",
+        "target_labels",
+        "perturbation_referee_logits",
     ]
 )
 REAL_SIDE = frozenset(
@@ -55,6 +58,7 @@ REAL_SIDE = frozenset(
 )
 REPLICATE_WORK = 5e12  # see `affordable`
 FEWEST_REPLICATES = 10
+SUBSPACE_IMAGES, SUBSPACE_RANK = 64, 16  # of a class, see `class_subspaces` in `Roles`
 PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution")  # there the real side is in the same order
 
 
@@ -182,6 +186,51 @@ class Roles:
     def _latent_groups(self) -> Undefined:
         return Undefined("the method does not say which images differ by their latent alone")
 
+    def _target_labels(self) -> Tensor | Undefined:
+        """Of attacks that name none, the wrong class with the largest logit: what they gave, or came closest to."""
+        if self.cell.track != "adversarial":
+            return Undefined(f"the {self.cell.track} track aims at no wrong class")
+        logits: Tensor | Undefined = self.get("target_logits")
+        if isinstance(logits, Undefined):
+            return logits
+        return logits.scatter(1, self.get("labels")[:, None], -math.inf).argmax(1)
+
+    def _class_subspaces(self) -> dict[int, Tensor] | Undefined:
+        """Class → (r, C·H·W) orthonormal rows, r ≤ 16: the subject's back-projected features of a class lie near them.
+
+        The leading right singular vectors of g(z_i) − g(0), in intensities, over the block's training images of the
+        class. z_i is at the top tap; g transposes weights and has the recording of image i, so that no block needs a
+        solver [our choice].
+        """
+        model: Classifier = self.get("target")
+        try:
+            back = BackProjection(model, top_tap(model))
+        except Unsupported as reason:
+            return Undefined(_line(reason))
+        known = training_images(self.cell, self.lab)
+        place = (self.cell.subject, self.cell.subject_key)
+        images = set_digest("class subspaces", known["references"], known["reference_labels"])
+        rows = self.lab.features.get(
+            images, self.lab.checksum(*place), lambda: _subspaces(model, back, **known), lasting=False
+        )
+        return {int(label): part for label, part in rows.items() if len(part)}
+
+    def _perturbation_referee_logits(self) -> Tensor | Undefined:
+        """What the referee sees in x̂ − x alone, as strong as it goes, on the median colour of the training images.
+
+        On MNIST that is black. On the mean colour, a dark grey, a referee took all 193 perturbations by PGD for an 8.
+        """
+        if self.cell.track != "adversarial":
+            return Undefined(f"the {self.cell.track} track perturbs no images")
+        judge = self.get("judge")
+        if isinstance(judge, Undefined):
+            return judge
+        change = self.get("generated") - self.get("real")
+        largest = change.abs().amax((1, 2, 3), keepdim=True)
+        known = training_images(self.cell, self.lab)["references"]
+        ground = known.transpose(0, 1).flatten(1).median(1).values[:, None, None]
+        return self.lab.logits(judge, (ground + change / torch.where(largest > 0, largest, 1)).clamp(0, 1))
+
     def _cost(self) -> dict[str, Any]:
         return self.cost.model_dump()
 
@@ -299,6 +348,21 @@ class Roles:
         asked = self.cell.spec["targets"] or list(range(seen.shape[1]))
         places = torch.arange(len(seen), device=seen.device)
         return seen[places, torch.tensor(asked, device=seen.device)[places % len(asked)]]
+
+
+def _subspaces(
+    model: Classifier, back: BackProjection, *, references: Tensor, reference_labels: Tensor
+) -> dict[str, Tensor]:
+    """Name of each class that has references → its rows, see ``class_subspaces`` in ``Roles``."""
+    found = {}
+    for label in reference_labels.unique().tolist():
+        recording = back.record(references[reference_labels == label][:SUBSPACE_IMAGES])
+        ends = [back(z, recording) for z in (recording.features, torch.zeros_like(recording.features))]
+        shown = denormalised(model, ends[0]) - denormalised(model, ends[1])
+        _, sizes, rows = torch.linalg.svd(shown.flatten(1).double(), full_matrices=False)
+        there = sizes > sizes[0] * torch.finfo(shown.dtype).eps  # the others are rounding, and point anywhere
+        found[str(label)] = rows[there][:SUBSPACE_RANK].float()
+    return found
 
 
 # ---- taking readings -----------------------------------------------------------------------------------------------

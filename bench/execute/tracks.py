@@ -149,14 +149,14 @@ def _described(cell: Cell, task: Task, said: Any) -> dict[str, Tensor]:
     if not isinstance(said, Mapping) or not said.keys() <= set(DESCRIPTIONS):
         found = sorted(map(str, said)) if isinstance(said, Mapping) else type(said).__name__
         raise ShapeError(f"{who} should return a mapping with names of {', '.join(DESCRIPTIONS)}, got {found}")
-    wanted = {"wanted_distribution": (count, task.model.num_classes), "latent_groups": (count,)}
     for name, tensor in said.items():
-        whole = name == "latent_groups"
-        right = isinstance(tensor, Tensor) and tuple(tensor.shape) == wanted[name]
+        whole = name != "wanted_distribution"
+        wanted = (count,) if whole else (count, task.model.num_classes)
+        right = isinstance(tensor, Tensor) and tuple(tensor.shape) == wanted
         if not right or (tensor.dtype != torch.int64 if whole else not tensor.is_floating_point()):
             kind = "int64" if whole else "floating point"
             found = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ShapeError(f"{who}: {name} should be {wanted[name]} {kind}, got {found}")
+            raise ShapeError(f"{who}: {name} should be {wanted} {kind}, got {found}")
         check_finite(**{f"{who}: {name}": tensor})
     return {name: tensor.detach() for name, tensor in said.items()}
 
@@ -216,14 +216,21 @@ def whole_task(cell: Cell, lab: Lab, model: Classifier) -> tuple[Task, dict[str,
         with torch.no_grad():
             wanted = in_batches(lambda part: model.features(part, tap), images, int(cell.spec["batch_size"]))
         real = images if cell.is_reference else None
-        return ReconstructionTask(**common, tap=tap, wanted=wanted, real=real), {}
+        return ReconstructionTask(**common, **training_images(cell, lab), tap=tap, wanted=wanted, real=real), {}
     if cell.track == "adversarial":
-        return AdversarialTask(**common, images=images, labels=labels, bound=Bound.parse(cell.condition)), {}
+        bound = Bound.parse(cell.condition)
+        return AdversarialTask(**common, **training_images(cell, lab), images=images, labels=labels, bound=bound), {}
     return AttributionTask(**common, images=images, labels=labels), {}
 
 
-def _visualization(cell: Cell, lab: Lab, model: Classifier, common: dict[str, Any]) -> Task:
+def training_images(cell: Cell, lab: Lab) -> dict[str, Any]:
+    """The training images that a method of the cell may look at, with their labels."""
     chosen = lab.data(cell).select("train", int(cell.spec["references"]))
+    images, labels = lab.images(cell, "train", chosen), lab.labels(cell, "train", chosen)
+    return {"references": images, "reference_labels": labels}
+
+
+def _visualization(cell: Cell, lab: Lab, model: Classifier, common: dict[str, Any]) -> Task:
     is_class = cell.condition == "class"
     targets = wanted_labels(cell, lab) if is_class else _channels(cell, lab, model)
     return VisualizationTask(
@@ -231,8 +238,7 @@ def _visualization(cell: Cell, lab: Lab, model: Classifier, common: dict[str, An
         kind="class" if is_class else "channel",
         tap=None if is_class else channel_tap(cell),
         targets=targets,
-        references=lab.images(cell, "train", chosen),
-        reference_labels=lab.labels(cell, "train", chosen),
+        **training_images(cell, lab),
         real=reference_row(cell, lab, targets if is_class else None) if cell.is_reference else None,
     )
 

@@ -44,7 +44,7 @@ def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Tas
     images = torch.zeros(2, *model.image_shape)
     labels = torch.zeros(2, dtype=torch.int64)
     common: dict[str, Any] = {"model": model, "places": torch.arange(2), "seed": 0, "budget": budget}
-    known = {"references": images, "reference_labels": labels}
+    known: dict[str, Any] = {"references": images, "reference_labels": labels}
     tap: str | None
     match track:
         case "reconstruction":

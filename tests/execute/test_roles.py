@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from bench import registry
+from bench.back_projection import BackProjection
 from bench.contract import Undefined
 from bench.execute.cell import rescore
 from bench.execute.lab import Lab
@@ -70,8 +71,14 @@ def test_what_a_method_says_is_kept_and_measured(finished: Finished, tmp_path: P
 @pytest.mark.parametrize(
     ("says", "error"),
     [
-        ("nothing", "should return a mapping with names of wanted_distribution, latent_groups, got NoneType"),
-        ("unknown", "should return a mapping with names of wanted_distribution, latent_groups, got ['mood']"),
+        (
+            "nothing",
+            "should return a mapping with names of wanted_distribution, latent_groups, target_labels, got NoneType",
+        ),
+        (
+            "unknown",
+            "should return a mapping with names of wanted_distribution, latent_groups, target_labels, got ['mood']",
+        ),
         ("short", ": latent_groups should be (8,) int64, got (7,) torch.int64"),
         ("floats", ": latent_groups should be (8,) int64, got (8,) torch.float32"),
         ("nan", ": wanted_distribution should be finite, got 80 of 80 numbers that are not"),
@@ -177,3 +184,68 @@ def test_costs_are_those_of_the_record(finished: Finished, lab: Lab, track: str)
     assert reading(record, "peak_memory_mib").error == "measured on a GPU only"
     roles = Roles(cell, lab, stored_tensors(finished.store, cell.key), cost, record.notes)
     assert roles.get("cost") == cost.model_dump()
+
+
+# ---- what an attack aimed at ---------------------------------------------------------------------------------------
+
+
+def roles_of(finished: Finished, lab: Lab, method: str) -> Roles:
+    cell = tiny.find(finished.plan, "adversarial", method)
+    record = finished.store.read(cell.key)
+    return Roles(cell, lab, stored_tensors(finished.store, cell.key), record.cost, record.notes)
+
+
+def test_of_an_attack_that_names_no_target_it_is_the_wrong_class_that_won_or_came_closest(finished: Finished, lab: Lab):
+    roles = roles_of(finished, lab, "pgd")
+    targets, labels, logits = (roles.get(name) for name in ("target_labels", "labels", "target_logits"))
+    fooled = logits.argmax(1) != labels
+    assert fooled.any()
+    assert torch.equal(targets[fooled], logits.argmax(1)[fooled])
+    assert torch.equal(targets[~fooled], logits.topk(2).indices[~fooled, 1])
+
+
+def test_a_target_that_the_method_named_is_handed_over(finished: Finished, lab: Lab):
+    cell = tiny.find(finished.plan, "adversarial", "pgd")
+    named = stored_tensors(finished.store, cell.key) | {"target_labels": torch.arange(10)}
+    assert torch.equal(Roles(cell, lab, named, Cost(), {}).get("target_labels"), torch.arange(10))
+
+
+@pytest.mark.parametrize("track", ["inversion", "attribution"])
+def test_elsewhere_nobody_aims_at_a_wrong_class(finished: Finished, lab: Lab, track: str):
+    cell = next(cell for cell in finished.plan.wanted if cell.track == track)
+    roles = Roles(cell, lab, {}, Cost(), {})
+    assert roles.get("target_labels") == Undefined(f"the {track} track aims at no wrong class")
+    assert roles.get("perturbation_referee_logits") == Undefined(f"the {track} track perturbs no images")
+
+
+def test_class_subspaces_hold_the_back_projected_features_of_their_class(finished: Finished, lab: Lab):
+    roles = roles_of(finished, lab, "pgd")
+    model, subspaces = roles.get("target"), roles.get("class_subspaces")
+    assert sorted(subspaces) == list(range(10))
+    for rows in subspaces.values():
+        assert rows.shape == (16, 28 * 28)
+        torch.testing.assert_close(rows @ rows.T, torch.eye(16), atol=1e-5, rtol=0)
+    data = lab.data(roles.cell)
+    chosen = data.select("train", roles.cell.spec["references"])
+    images = lab.images(roles.cell, "train", chosen)[lab.labels(roles.cell, "train", chosen) == 3]
+    back = BackProjection(model, "hidden2")  # an mlp has no maps: the last tap
+    features = model.features(images, "hidden2")
+    shown = (back(features) - back(torch.zeros_like(features))).flatten(1).double()
+    inside = (shown @ subspaces[3].double().T).square().sum()
+    best = torch.linalg.svdvals(shown)[:16].square().sum()  # no 16 rows hold more
+    assert inside.item() == pytest.approx(best.item(), rel=1e-4)
+
+
+def test_the_referee_sees_the_perturbation_alone_at_full_contrast(finished: Finished, lab: Lab):
+    cell = tiny.find(finished.plan, "adversarial", "pgd")
+    real = lab.images(cell, "test", lab.data(cell).select("test", 10))
+    generated = real.clone()
+    generated[0, 0, 5, 5] = 1 - generated[0, 0, 5, 5].round()
+    change = generated[0, 0, 5, 5] - real[0, 0, 5, 5]
+    roles = Roles(cell, lab, {"generated": generated}, Cost(), {})
+    chosen = lab.data(cell).select("train", cell.spec["references"])
+    ground = lab.images(cell, "train", chosen).flatten().sort().values
+    picture = torch.full((2, 1, 28, 28), ground[(len(ground) - 1) // 2].item())
+    picture[0, 0, 5, 5] = (picture[0, 0, 5, 5] + change.sign()).clamp(0, 1)
+    expected = roles.get("judge")(picture)
+    torch.testing.assert_close(roles.get("perturbation_referee_logits")[:2], expected, rtol=1e-4, atol=1e-4)

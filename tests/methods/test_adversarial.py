@@ -31,8 +31,9 @@ def task_for(model, *, bound, count=6, budget=20, seed=0, images=None, labels=No
     images = numbers(1, count, *model.image_shape) if images is None else images
     labels = torch.arange(len(images)) % model.num_classes if labels is None else labels
     places = torch.arange(len(images))
+    known = {"references": images, "reference_labels": labels}
     return AdversarialTask(
-        model=model, places=places, seed=seed, budget=budget, images=images, labels=labels, bound=bound
+        model=model, places=places, seed=seed, budget=budget, images=images, labels=labels, bound=bound, **known
     )
 
 

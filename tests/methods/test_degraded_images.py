@@ -26,6 +26,9 @@ class Network:
     image_shape = SHAPE
 
 
+KNOWN = {"references": torch.zeros(4, *SHAPE), "reference_labels": torch.arange(4)}
+
+
 def common(count=COUNT, seed=0):
     return {"model": Network(), "places": torch.arange(count), "seed": seed, "budget": 0}
 
@@ -38,7 +41,7 @@ def inverted(seed=0, real=None, **settings):
 
 def reconstructed(**settings):
     made, real = Reconstructed(**settings), pictures()
-    task = ReconstructionTask(**common(), tap="", wanted=real, real=real)
+    task = ReconstructionTask(**common(), **KNOWN, tap="", wanted=real, real=real)
     return made.reconstruct(task.replace(fitted=made.fit(task)))
 
 
@@ -126,7 +129,7 @@ def test_the_harness_gets_the_same_from_parts_as_from_the_whole(variant):
 def test_reasons_to_skip():
     task = InversionTask(**common(), labels=LABELS)
     assert Inverted().why_not(task) == "needs real images of the wanted labels, the task has none"
-    features = ReconstructionTask(**common(), tap="", wanted=pictures())
+    features = ReconstructionTask(**common(), **KNOWN, tap="", wanted=pictures())
     assert Reconstructed().why_not(features) == "needs the originals, the task has none"
     channels = VisualizationTask(
         **common(), kind="channel", tap="", targets=LABELS, references=pictures(), reference_labels=LABELS

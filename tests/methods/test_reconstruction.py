@@ -16,7 +16,8 @@ def task_for(model, images, *, tap="block1", budget=20, seed=0):
         wanted = model.features(images, tap)
     model.passes.forward = 0
     places = torch.arange(len(images))
-    return ReconstructionTask(model=model, places=places, seed=seed, budget=budget, tap=tap, wanted=wanted)
+    known = {"references": images, "reference_labels": torch.zeros(len(images), dtype=torch.int64)}
+    return ReconstructionTask(model=model, places=places, seed=seed, budget=budget, tap=tap, wanted=wanted, **known)
 
 
 def alone(task, row):

@@ -15,7 +15,7 @@ STEMS = sorted(path.stem for path in (Path(__file__).parents[2] / "metrics").glo
 N, M, K, D = 48, 44, 7, 5  # images, reference images, classes, features
 REFERENCE_TRACKS = {"inversion", "visualization"}  # their `real` images are M others, not the N originals
 REFERENCE_ROLES = {"real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features"}
-WHOLE = {"target", "lpips_alex", "lpips_vgg", "cost"}  # no axis of images
+WHOLE = {"target", "lpips_alex", "lpips_vgg", "cost", "class_subspaces"}  # no axis of images
 
 SIDES = {"ms_ssim": 176}  # px, where a metric needs more than the usual ones
 
@@ -87,6 +87,8 @@ def toys(function, seed, count=N):
         "referee_features": lambda: normal(count, D),
         "real_referee_features": lambda: normal(reference, D),
         "latent_groups": lambda: torch.arange(count) // 4,
+        "target_labels": lambda: (labels + 1) % K,
+        "class_subspaces": lambda: {label: torch.linalg.qr(normal(2 * side**2, 3)).Q.T for label in range(K)},
         "activation": lambda: normal(count),
         "scores": lambda: normal(count),
         "attacked": lambda: torch.arange(count) % 2 == 0,
@@ -102,7 +104,14 @@ def toys(function, seed, count=N):
         "lpips_alex": lambda: lpips,
         "lpips_vgg": lambda: lpips,
     }
-    every_logits = ("target_logits", "referee_logits", "clean_logits", "clean_referee_logits", "clip_logits")
+    every_logits = (
+        "target_logits",
+        "referee_logits",
+        "clean_logits",
+        "clean_referee_logits",
+        "clip_logits",
+        "perturbation_referee_logits",
+    )
     logits = dict.fromkeys(every_logits, mostly_right)
     return {role: (makers | logits)[role]() for role in roles_of(function)}
 
@@ -203,7 +212,7 @@ def test_inputs_and_the_global_generator_are_left_as_found(stem):
         (stem, role)
         for stem in STEMS
         for role in roles_of(load(stem)[0])
-        if role not in WHOLE | {"labels", "real_labels", "attacked", "latent_groups"}
+        if role not in WHOLE | {"labels", "real_labels", "attacked", "latent_groups", "target_labels"}
     ],
 )
 def test_a_nan_anywhere_is_refused(stem, role):
