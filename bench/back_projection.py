@@ -25,7 +25,9 @@ from bench.contract import Classifier, PassCounter, Unsupported
 
 Inverse = Literal["transpose", "rownorm", "pinv"]
 SMALLEST = 1e-8  # added to squares that are divided by
-PROBES = 8  # images that show how a network is put together: a batch that the wrapper need not fill up
+# Batches are filled up to a multiple of this, as the wrapper does: kernels add in another order for few images, and a
+# sum that is rounded to the other side of a ReLU's zero would make an image differ from what it is among others.
+FILL = 8
 
 
 # ---- one layer and back --------------------------------------------------------------------------------------------
@@ -82,8 +84,19 @@ def _convolution(layer: nn.Conv2d, shape: tuple[int, ...], ways: _Ways) -> Step:
     where = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
 
     def spread(output: Tensor, kernel: Tensor, groups: int) -> Tensor:
-        natural = F.conv_transpose2d(output, kernel, groups=groups, **where)  # type: ignore[arg-type]
-        return F.pad(natural, (0, shape[-1] - natural.shape[-1], 0, shape[-2] - natural.shape[-2]))
+        more = [  # rows and columns at the end that are there beyond the last whole stride
+            length - (step * (places - 1) - 2 * border + reach * (window - 1) + 1)
+            for length, places, window, step, border, reach in zip(
+                shape[-2:],
+                output.shape[-2:],
+                layer.kernel_size,
+                layer.stride,
+                layer.padding,
+                layer.dilation,
+                strict=True,
+            )
+        ]
+        return F.conv_transpose2d(output, kernel, groups=groups, output_padding=more, **where)  # type: ignore[arg-type]
 
     def invert(output: Tensor, at: Tensor | None) -> Tensor:
         if layer.bias is not None:
@@ -437,7 +450,7 @@ class BackProjection:
         self._counter = model
         own = copy.deepcopy(model)
         own.passes = PassCounter()
-        images = torch.rand(PROBES, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(_device(model))
+        images = torch.rand(FILL, *model.image_shape, generator=torch.Generator().manual_seed(0)).to(_device(model))
         ways = _Ways(inverse=inverse, amplitude=amplitude, batch_norm=batch_norm, guided=guided, steps=steps)
         with torch.no_grad():
             tour = _tour(own, tap, images)
@@ -452,13 +465,14 @@ class BackProjection:
     @torch.no_grad()
     def record(self, images: Tensor) -> Recording:
         """What the network computes of (B, C, H, W) intensities on its way to the tap; one pass an image."""
-        self._counter.passes.spend(forward=len(images))
+        count = len(images)
+        self._counter.passes.spend(forward=count)
         inputs: list[Tensor | None] = []
-        passing = self._counter.normalise(images)
+        passing = _filled(self._counter.normalise(images))
         for step in self._steps:
-            inputs.append(passing if step.remembers else None)
+            inputs.append(passing[:count] if step.remembers else None)
             passing = step.forward(passing)
-        return Recording(passing, tuple(inputs))
+        return Recording(passing[:count], tuple(inputs))
 
     @torch.no_grad()
     def __call__(self, features: Tensor, recording: Recording | None = None) -> Tensor:
@@ -467,11 +481,13 @@ class BackProjection:
         Args:
             recording: of the B images whose masks are used and where blocks are linearised.
         """
-        self._spend(len(features), recording is not None)
+        count = len(features)
+        self._spend(count, recording is not None)
         inputs: Sequence[Tensor | None] = recording.inputs if recording else [None] * len(self._steps)
+        passing = _filled(features)
         for step, at in zip(reversed(self._steps), reversed(inputs), strict=True):
-            features = step.back(features, at)
-        return features
+            passing = step.back(passing, None if at is None else _filled(at))
+        return passing[:count]
 
     def _spend(self, images: int, recorded: bool) -> None:
         total = self.passes if recorded else self.passes_alone
@@ -488,6 +504,11 @@ class BackProjection:
             raise Unsupported(f"cannot follow {self._counter.name} back: something happens between its modules")
 
 
+def _filled(rows: Tensor) -> Tensor:
+    """The rows, and zeros behind them up to a multiple of ``FILL``."""
+    return F.pad(rows, (0,) * (2 * rows.ndim - 1) + (-len(rows) % FILL,))
+
+
 def _device(model: Classifier) -> torch.device:
     return next(model.network.parameters()).device
 
@@ -500,7 +521,7 @@ def denormalised(model: Classifier, inputs: Tensor) -> Tensor:
 
 
 def top_tap(model: Classifier) -> str:
-    """The deepest tap with a map that has an inside, at least 5 × 5; else the deepest with any map or tokens; else
+    """The deepest tap with tokens or with a map that has an inside, at least 5 × 5; else the deepest with any map; else
     the last before "penultimate". Costs no passes.
     """
     shapes = {}
@@ -511,6 +532,6 @@ def top_tap(model: Classifier) -> str:
                 shapes[tap] = model.features(torch.zeros(1, *model.image_shape, device=_device(model)), tap).shape
     finally:
         model.passes = before
-    inside = [tap for tap, shape in shapes.items() if len(shape) == 4 and min(shape[2:]) >= 5]
+    inside = [tap for tap, shape in shapes.items() if len(shape) == 3 or (len(shape) == 4 and min(shape[2:]) >= 5)]
     spread = [tap for tap, shape in shapes.items() if len(shape) > 2]
     return (inside or spread or list(shapes) or list(model.taps))[-1]
