@@ -31,11 +31,12 @@ class LearnedDecoder:
     The decoder sees each reference's features once, which costs a pass a reference; its own steps cost no pass.
     """
 
-    steps: int = 1000
-    batch_size: int = 64  # references of a step, all of them where there are fewer
-    step_size: float = 1e-3
-    weight_decay: float = 0.01  # AdamW's: a step takes this share of the step size off each weight
-    width: int = 32  # channels at half the image's resolution; doubled at each halving, to eight times as many
+    steps: int = 2000
+    epochs: int = 100  # no reference is seen more often than this: few references end the steps early
+    batch_size: int = 16  # references of a step, all of them where there are fewer
+    step_size: float = 3e-3
+    weight_decay: float = 0.1  # AdamW's: a step takes this share of the step size off each weight
+    width: int = 16  # channels at half the image's resolution; doubled at each halving, to eight times as many
 
     def why_not(self, task: ReconstructionTask) -> str | None:
         """The references' features have to fit the budget, and be vectors, maps or tokens."""
@@ -64,11 +65,12 @@ class LearnedDecoder:
     def _train(self, decoder: nn.Module, maps: Tensor, images: Tensor, task: ReconstructionTask) -> None:
         """Go through the references in ever new orders until the steps are done."""
         size = min(self.batch_size, len(images))
-        rounds = math.ceil(self.steps * size / len(images))
+        steps = min(self.steps, self.epochs * len(images) // size)
+        rounds = math.ceil(steps * size / len(images))
         order = task.draws("order", rounds, len(images), law="uniform")[0].argsort(1).flatten()
         optimiser = torch.optim.AdamW(decoder.parameters(), lr=self.step_size, weight_decay=self.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: step_factor(step, self.steps, 0))
-        for chosen in order[: self.steps * size].split(size):
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: step_factor(step, steps, 0))
+        for chosen in order[: steps * size].split(size):
             loss = F.mse_loss(decoder(maps[chosen]), images[chosen])
             optimiser.zero_grad()
             loss.backward()
