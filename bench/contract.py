@@ -472,8 +472,8 @@ ROLES: Mapping[str, str] = {
     " favours on what was made (adversarial)",
     "class_subspaces": "class → (r, C·H·W) orthonormal rows, r ≤ 16: where most of the subject's back-projected top"
     " features of that class's training images lie; no axis of images",
-    "perturbation_referee_logits": "(N, K): the referee on the perturbation alone, at full contrast on the median colour"
-    " of training images (adversarial)",
+    "perturbation_referee_logits": "(N, K): the referee on the perturbation alone, at full contrast on the median"
+    " colour of training images (adversarial)",
     "activation": "(N,): how strongly each image drives its target (visualization)",
     "scores": "(N,): the detector's scores",
     "attacked": "(N,) bool: which images were attacked",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import BudgetExceeded, ReconstructionTask, method
+from bench.contract import BudgetExceeded, ReconstructionTask, Task, method
 from bench.ops import finite, in_batches, step_factor
 
 BATCH = 64  # references in one pass through the subject: bounds the memory
@@ -62,7 +62,7 @@ class LearnedDecoder:
         self._train(decoder, maps, images, one)
         return decoder.requires_grad_(False).eval()
 
-    def _train(self, decoder: nn.Module, maps: Tensor, images: Tensor, task: ReconstructionTask) -> None:
+    def _train(self, decoder: nn.Module, maps: Tensor, images: Tensor, task: Task) -> None:
         """Go through the references in ever new orders until the steps are done."""
         size = min(self.batch_size, len(images))
         steps = min(self.steps, self.epochs * len(images) // size)
@@ -79,8 +79,10 @@ class LearnedDecoder:
 
     def reconstruct(self, task: ReconstructionTask) -> Tensor:
         """Return (B, C, H, W) float32 intensities in [0, 1], image b from the features ``task.wanted[b]``."""
+        maps = _as_map(task.wanted, task.model.image_shape[1:])
         with torch.no_grad():
-            return finite(task.fitted(_as_map(task.wanted, task.model.image_shape[1:]))).clamp(0.0, 1.0)
+            images: Tensor = finite(task.fitted(maps)).clamp(0.0, 1.0)
+        return images
 
 
 def _too_dear(task: ReconstructionTask) -> str | None:
@@ -183,7 +185,7 @@ class _Added(nn.Module):
 
 
 @torch.no_grad()
-def _initialise(decoder: nn.Module, task: ReconstructionTask) -> None:
+def _initialise(decoder: nn.Module, task: Task) -> None:
     """Normal weights whose spread keeps the signal's size through leaky ReLUs, from the task's numbers; biases 0."""
     layers = [layer for layer in decoder.modules() if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
     numbers = task.draws("weights", sum(layer.weight.numel() for layer in layers))[0]
