@@ -19,7 +19,7 @@ SHOWN = 40
 COLUMNS = 10
 TALLEST = 112  # pixels of one picture on a sheet
 SMALLEST = 48  # narrower pictures are shown twice as large
-SHEET_ROW = 240  # pixels of a cell's sheet that the suite's sheet shows
+SHEET_ROW = 270  # pixels of a cell's sheet that the suite's sheet shows, at most, but for the first row
 
 
 def cell_sheet(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], path: Path) -> None:
@@ -83,22 +83,27 @@ def suite_sheets(plan: Plan, store: Store) -> list[Path]:
             sheet = store.cell(cell.key) / "artifacts" / "contact_sheet.png"
             if cell.track == track and name not in rows and sheet.is_file():
                 with Image.open(sheet) as picture:
-                    rows[name] = picture.convert("RGB")
+                    rows[name] = _first_rows(picture.convert("RGB"), math.ceil(min(SHOWN, cell.images) / COLUMNS))
         if rows:
             made.append(_stacked(track, rows, folder / f"{track}.png"))
     return made
 
 
+def _first_rows(sheet: Image.Image, rows: int) -> Image.Image:
+    """As many of a sheet's ``rows`` of pictures as the suite's sheet has room for, but never part of one."""
+    height = sheet.height // rows
+    return sheet.crop((0, 0, sheet.width, height * max(1, SHEET_ROW // height)))
+
+
 def _stacked(title: str, rows: Mapping[str, Image.Image], path: Path) -> Path:
     """Sheets under each other, each with its name above its first row of pictures."""
     font = ImageFont.load_default(15)
-    strips = {name: sheet.crop((0, 0, sheet.width, min(sheet.height, SHEET_ROW))) for name, sheet in rows.items()}
-    width = max(max(strip.width for strip in strips.values()), 640) + 16
-    canvas = Image.new("RGB", (width, 40 + sum(strip.height + 34 for strip in strips.values())), "white")
+    width = max(max(strip.width for strip in rows.values()), 640) + 16
+    canvas = Image.new("RGB", (width, 40 + sum(strip.height + 34 for strip in rows.values())), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((8, 8), title, fill="black", font=ImageFont.load_default(20))
     top = 40
-    for name, strip in strips.items():
+    for name, strip in rows.items():
         draw.text((8, top), name, fill="black", font=font)
         canvas.paste(strip, (8, top + 22))
         top += strip.height + 34

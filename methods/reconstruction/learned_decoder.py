@@ -106,7 +106,8 @@ def _as_map(features: Tensor, image_size: tuple[int, int]) -> Tensor:
     height, width = image_size
     rows = math.isqrt(features.shape[1] * height // width)
     columns = rows * width // height
-    return features[:, -rows * columns :].mT.unflatten(2, (rows, columns))
+    maps: Tensor = features[:, -rows * columns :].mT.unflatten(2, (rows, columns))
+    return maps
 
 
 def _decoder(maps: Tensor, images: Tensor, width: int) -> nn.Sequential:
