@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +19,13 @@ class FileCheckpoint:
 
     Args:
         path: the file; its folder must exist.
+
+    Attributes:
+        seconds_before: how long earlier sittings had worked on the run when they last saved it.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.seconds_before, self._started = path, 0.0, time.perf_counter()
 
     def load(self) -> dict[str, Any] | None:
         """The last state, tensors on the CPU; None when there is none or it cannot be read."""
@@ -30,14 +34,16 @@ class FileCheckpoint:
         try:
             with safe_open(str(self.path), framework="pt", device="cpu") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-                skeleton, checksum = (file.metadata()[name] for name in ("skeleton", "checksum"))
-        except (SafetensorError, OSError, KeyError, TypeError):
-            skeleton, tensors, checksum = "", {}, ""
+                written = file.metadata()
+                skeleton, checksum, seconds = written["skeleton"], written["checksum"], float(written["seconds"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            skeleton, tensors, checksum, seconds = "", {}, "", 0.0
         if checksum != _checksum(skeleton, tensors):
             self.path.unlink(missing_ok=True)  # damaged: training starts anew
             return None
         loaded = _unpack(json.loads(skeleton), tensors)
         assert isinstance(loaded, dict)
+        self.seconds_before = seconds
         return loaded
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -46,7 +52,9 @@ class FileCheckpoint:
         skeleton = json.dumps(_pack(state, tensors))
         beside = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            save_file(tensors, str(beside), metadata={"skeleton": skeleton, "checksum": _checksum(skeleton, tensors)})
+            seconds = str(self.seconds_before + time.perf_counter() - self._started)
+            written = {"skeleton": skeleton, "checksum": _checksum(skeleton, tensors), "seconds": seconds}
+            save_file(tensors, str(beside), metadata=written)
             beside.replace(self.path)
         finally:
             beside.unlink(missing_ok=True)

@@ -414,6 +414,7 @@ def _train(cell: Cell, lab: Lab, note: Any) -> Made:
     watch = Stopwatch(lab.device)
     with watch:
         network = method.train(task).eval()
+    watch.seconds += checkpoint.seconds_before
     weights.save_weights(network, folder / "weights.safetensors")
     lab.forget(cell.subject, cell.key)  # the one that an earlier run of this cell made
     checkpoint.remove()

@@ -150,3 +150,17 @@ def test_what_a_process_killed_while_writing_left_beside_the_weights_is_swept_aw
         (folder / name).write_bytes(b"half")
     tiny.run_here([cell], store)
     assert [path.name for path in folder.iterdir()] == ["weights.safetensors"]
+
+
+def test_the_seconds_of_earlier_sittings_are_kept(tmp_path, monkeypatch):
+    clock = iter([100.0, 130.0, 500.0, 512.0, 900.0])
+    monkeypatch.setattr("bench.execute.checkpoint.time.perf_counter", lambda: next(clock))
+    path = tmp_path / "unfinished.safetensors"
+    FileCheckpoint(path).save({"step": 1})  # 100 to 130
+    second = FileCheckpoint(path)
+    assert second.load() == {"step": 1}
+    assert second.seconds_before == 30.0
+    second.save({"step": 2})  # 500 to 512
+    third = FileCheckpoint(path)
+    third.load()
+    assert third.seconds_before == 42.0
