@@ -20,15 +20,17 @@ HIDDEN = 512  # units of the two layers in front of that map
 
 @method(
     source="Dosovitskiy & Brox 2016, section 3, arXiv:1506.02753",
-    differs="trained on the few references of the task instead of ImageNet, hence narrower, and for as many steps as"
-    " the settings say; features are standardised; the network gives what is added to the references' mean image; one"
-    " convolution follows the last up-convolution; Adam with decoupled weight decay and a cosine to zero",
+    differs="trained on the few references of the task instead of ImageNet, hence narrower and in few steps; two"
+    " convolutions before the up-convolutions and one after them; features are standardised; the network gives what is"
+    " added to the references' mean image; tokens of no patch are left out; Adam with decoupled weight decay and a"
+    " cosine to zero; batches of 16",
 )
 @dataclass(frozen=True, kw_only=True)
 class LearnedDecoder:
     """Minimise the mean of (f(Φ(x)) − x)² over the references x, Φ(x) their features; then show f(Φ₀).
 
-    The decoder sees each reference's features once, which costs a pass a reference; its own steps cost no pass.
+    Each reference goes through the subject once, in `fit`; the decoder's own steps cost no passes. Features stay in
+    memory for all references.
     """
 
     steps: int = 2000
@@ -111,16 +113,16 @@ def _as_map(features: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def _decoder(maps: Tensor, images: Tensor, width: int) -> nn.Sequential:
-    """A decoder for such maps and images, its weights not yet set."""
+    """A decoder for such maps and images, its weights not yet set: torch draws none on the meta device."""
     channels, *map_size = maps.shape[1:]
     is_vector = map_size == [1, 1]
     sizes = _sizes(images.shape[2:], SMALLEST if is_vector else map_size)
     widths = [min(width * 2**halvings // 2, 8 * width) for halvings in reversed(range(len(sizes)))]
-    with torch.random.fork_rng(devices=[]), torch.device(images.device):  # torch draws weights; ours replace them
+    with torch.device("meta"):
         start = _from_vector(channels, widths[0], sizes[0]) if is_vector else _from_map(channels, widths[0], sizes[0])
         ups = [_Up(fan_in, fan_out, size) for (fan_in, fan_out), size in zip(pairwise(widths), sizes[1:], strict=True)]
         last = nn.Conv2d(widths[-1], images.shape[1], 3, padding=1)
-    return nn.Sequential(_Standardise(maps), *start, *ups, last, _Added(images.mean(0)))
+    return nn.Sequential(_Standardise(maps), *start, *ups, last, _Added(images.mean(0))).to_empty(device=images.device)
 
 
 def _sizes(image_size: Sequence[int], least: Sequence[int]) -> list[tuple[int, ...]]:
