@@ -38,7 +38,7 @@ class LearnedDecoder:
     batch_size: int = 16  # references of a step, all of them where there are fewer
     step_size: float = 3e-3
     weight_decay: float = 0.1  # AdamW's: a step takes this share of the step size off each weight
-    width: int = 16  # channels at half the image's resolution; doubled at each halving, to eight times as many
+    width: int = 16  # channels at the image's resolution and half of it; doubled at each further halving, up to 8 times
 
     def why_not(self, task: ReconstructionTask) -> str | None:
         """The references' features have to fit the budget, and be vectors, maps or tokens."""
@@ -117,7 +117,7 @@ def _decoder(maps: Tensor, images: Tensor, width: int) -> nn.Sequential:
     channels, *map_size = maps.shape[1:]
     is_vector = map_size == [1, 1]
     sizes = _sizes(images.shape[2:], SMALLEST if is_vector else map_size)
-    widths = [min(width * 2**halvings // 2, 8 * width) for halvings in reversed(range(len(sizes)))]
+    widths = [min(width * 2 ** max(halvings - 1, 0), 8 * width) for halvings in reversed(range(len(sizes)))]
     with torch.device("meta"):
         start = _from_vector(channels, widths[0], sizes[0]) if is_vector else _from_map(channels, widths[0], sizes[0])
         ups = [_Up(fan_in, fan_out, size) for (fan_in, fan_out), size in zip(pairwise(widths), sizes[1:], strict=True)]
