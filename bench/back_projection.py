@@ -11,6 +11,7 @@ activations [code]; scaling by a, the pseudo-inverse, batch norm, blocks and tok
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, cast
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from bench.contract import Classifier, PassCounter, Unsupported
+from bench.contract import Classifier, PassCounter, SetupError, Unsupported
 
 Inverse = Literal["transpose", "rownorm", "pinv"]
 SMALLEST = 1e-8  # added to squares that are divided by
@@ -146,7 +147,9 @@ def _leaky_relu(layer: nn.LeakyReLU, shape: tuple[int, ...], ways: _Ways) -> Ste
 
 def _max_pool(layer: nn.MaxPool2d, shape: tuple[int, ...], ways: _Ways) -> Step:
     """Each winner is spread over its window by the nearest neighbour [code]."""
-    (kernel, stride, padding) = (_pair(number) for number in (layer.kernel_size, layer.stride, layer.padding))
+    if _pair(layer.dilation) != (1, 1):
+        raise Unsupported(f"has no inverse step for a pool with dilation {layer.dilation}")
+    kernel, stride, padding = (_pair(number) for number in (layer.kernel_size, layer.stride, layer.padding))
 
     def invert(output: Tensor, at: Tensor | None) -> Tensor:
         size = [
@@ -212,36 +215,34 @@ def _block(block: nn.Module, shape: tuple[int, ...], ways: _Ways, seen: Tensor) 
                 return _transposed(block, at)(output)
             keeps = output.shape[1:] == shape
             point = output.clamp(min=low) if keeps else typical.repeat(len(output), *(1,) * len(shape))
-            found = _Fit(point, _misfit(block, point, output))
-            if keeps:
-                for _ in range(ways.steps):
-                    point = (point + output - block(point)).clamp(min=low)
-                    found = found.or_better(point, _misfit(block, point, output))
+            latest = found = _Fit(point, output - block(point))
+            for _ in range(ways.steps if keeps else 0):
+                point = (latest.point + latest.missing).clamp(min=low)
+                latest = _Fit(point, output - block(point))
+                found = found.or_better(latest)
             for _ in range(2):
-                change = _least_squares(block, found.point, output - block(found.point), ways.steps)
+                change = _least_squares(block, found.point, found.missing, ways.steps)
                 point = (found.point + change).clamp(min=low)
-                found = found.or_better(point, _misfit(block, point, output))
+                found = found.or_better(_Fit(point, output - block(point)))
             return found.point
 
-    fixed_point, conjugate = 2 * ways.steps, 2 * (3 * ways.steps + 4)
-    return Step(block, shape, invert, remembers=True, passes=(1 + fixed_point + conjugate, 1))
+    conjugate = 2 * (3 * ways.steps + 3)  # a derivative forward is counted as two passes
+    return Step(block, shape, invert, remembers=True, passes=(1 + ways.steps + conjugate, 1))
 
 
 class _Fit(NamedTuple):
-    """Inputs that were found, and (B,) how far their outputs are from those wanted."""
+    """Inputs that were found, (B, …), and what their outputs miss of those wanted, (B, …)."""
 
     point: Tensor
-    misfit: Tensor
+    missing: Tensor
 
-    def or_better(self, point: Tensor, misfit: Tensor) -> "_Fit":
-        better = misfit < self.misfit  # false where the iteration has left the finite numbers
-        chosen = torch.where(better.view(-1, *(1,) * (point.ndim - 1)), point, self.point)
-        return _Fit(chosen, torch.where(better, misfit, self.misfit))
-
-
-def _misfit(block: nn.Module, point: Tensor, output: Tensor) -> Tensor:
-    missing: Tensor = block(point) - output
-    return missing.flatten(1).square().sum(1)
+    def or_better(self, other: "_Fit") -> "_Fit":
+        """The one of both that misses less, image by image."""
+        # false where the iteration has left the finite numbers
+        better = (_squares(other.missing) < _squares(self.missing)).flatten()
+        return _Fit(
+            *(torch.where(better.view(-1, *(1,) * (a.ndim - 1)), b, a) for a, b in zip(self, other, strict=True))
+        )
 
 
 def _transposed(block: nn.Module, at: Tensor) -> Callable[[Tensor], Tensor]:
@@ -434,6 +435,7 @@ class BackProjection:
 
     Raises:
         Unsupported: some part of the network before the tap has no inverse step.
+        SetupError: an amplitude that is not above 0 and finite, or fewer than one step.
     """
 
     def __init__(
@@ -447,6 +449,10 @@ class BackProjection:
         guided: bool = False,
         steps: int = 6,
     ) -> None:
+        if not 0 < amplitude < math.inf:
+            raise SetupError(f"amplitude should be above 0 and finite, got {amplitude}", "1 is what training aims at")
+        if steps < 1:
+            raise SetupError(f"steps should be 1 or more, got {steps}", "6 is the default")
         self._counter = model
         own = copy.deepcopy(model)
         own.passes = PassCounter()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.back_projection import BackProjection, denormalised, top_tap
-from bench.contract import Unsupported
+from bench.contract import SetupError, Unsupported
 from bench.execute.tracks import has_leftovers
 from bench.plan.cells import build_untrained
 from bench.zoo import networks
@@ -370,14 +370,21 @@ class Between(nn.Module):
     [
         nn.Sequential(nn.Conv2d(1, 2, 1), nn.GELU()),
         nn.Sequential(nn.Flatten(), nn.LayerNorm(16)),
+        nn.Sequential(nn.MaxPool2d(2, stride=1, dilation=2)),
         nn.Sequential(nn.Conv2d(1, 2, 3, padding="same")),
         nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular")),
     ],
-    ids=["gelu", "layer norm", "padding by name", "circular padding"],
+    ids=["gelu", "layer norm", "dilated pool", "padding by name", "circular padding"],
 )
 def test_a_layer_without_an_inverse_step_is_refused(body):
     with pytest.raises(Unsupported, match="no inverse step"):
         BackProjection(subject(body, (1, 4, 4)), "body")
+
+
+@pytest.mark.parametrize("wrong", [{"amplitude": 0.0}, {"amplitude": -1.0}, {"amplitude": float("nan")}, {"steps": 0}])
+def test_settings_that_make_no_sense_are_refused_by_name(wrong):
+    with pytest.raises(SetupError, match=f"{next(iter(wrong))} should be"):
+        BackProjection(subject(nn.Conv2d(1, 2, 1), (1, 4, 4)), "body", **wrong)
 
 
 def test_work_between_the_modules_is_not_overlooked():
