@@ -407,7 +407,8 @@ def method(
     The class has its track's verb and may have ``why_not(task) -> str | None`` (the reason to skip: it is asked
     before a run, with a task whose network may be untrained) and ``fit(task)`` (called once a cell with all images
     at once; what it returns is ``task.fitted`` in each batch) and ``describe(task)`` (after the verb, with the same
-    batch: a mapping with some of the names in ``DESCRIPTIONS``, for metrics that need to know what was asked for).
+    batch: a mapping with some of the names in ``DESCRIPTIONS``, for metrics that need to know what was asked for) and
+    ``report(task)`` (once, after all batches: a mapping of JSON values that the record keeps as its note ``report``).
 
     Args:
         source: paper, section, arXiv number, or where else the method comes from.
@@ -453,12 +454,16 @@ ROLES: Mapping[str, str] = {
     " (M, C, H, W) reference images (inversion, visualization)",
     "labels": "(N,) int64: the class asked for, or the true label",
     "real_labels": "(M,) int64: labels of the reference images",
+    "training": "(M', C, H, W) float32 in [0, 1]: images that the subject was trained on, balanced over the classes, M'"
+    " = M where it has seen so many (inversion)",
+    "training_labels": "(M',) int64: their labels",
     "target_logits": "(N, K): the subject on what the method made (training: on the test images)",
     "referee_logits": "(N, K): the referee on the same",
     "clean_logits": "(N, K): the subject on the originals",
     "clean_referee_logits": "(N, K): the referee on the originals",
     "wanted_features": "(N, …): the subject's tap on the originals",
     "generated_features": "(N, …): the subject's tap on what the method made",
+    "target_features": "(N, D): the subject's penultimate layer on what the method made",
     "referee_features": "(N, D): the referee's penultimate layer on what the method made",
     "real_referee_features": "(M, D): the referee's penultimate layer on the images of `real`, in their order",
     "inception_features": "(N, 2048): the FID Inception's pooled features of what the method made",

@@ -108,7 +108,9 @@ def _look(cell: Cell, lab: Lab) -> Made:
     model.passes = counter = PassCounter(limit=cell.passes)
     try:
         with watch:
+            task = _fitted(method, task)
             answers = _answers(cell, method, task)
+            report = dict(method.report(task)) if hasattr(method, "report") else {}
     finally:
         model.passes = PassCounter()
         unchanged = model.checksum() == lab.checksum(cell.subject, cell.subject_key)
@@ -117,15 +119,20 @@ def _look(cell: Cell, lab: Lab) -> Made:
     if not unchanged:
         raise RuntimeError(f"{cell.full_method} changed the subject's parameters or buffers")
     made = Made({name: tensor.cpu() for name, tensor in answers.items()} | extra, watch.cost(counter, len(task)))
+    if report:
+        made.notes["report"] = report
     if cell.track == "attribution":
         _add_randomised_maps(cell, method, task, made)
     return made
 
 
+def _fitted(method: Any, task: Task) -> Task:
+    """The task with what the method learned of the whole cell, where it learns anything."""
+    return task.replace(fitted=method.fit(task)) if hasattr(method, "fit") else task
+
+
 def _answers(cell: Cell, method: Any, task: Task) -> dict[str, Tensor]:
     """What the method makes of all images, batch by batch, and what it says of them if it says anything."""
-    if hasattr(method, "fit"):
-        task = task.replace(fitted=method.fit(task))
     verb = getattr(method, TRACKS[cell.track].verb)
     name = {"detection": "scores", "attribution": "maps"}.get(cell.track, "generated")
     parts: list[dict[str, Tensor]] = []
@@ -173,7 +180,7 @@ def _add_randomised_maps(cell: Cell, method: Any, task: Task, made: Made) -> Non
         reason = method.why_not(task) if hasattr(method, "why_not") else None
         if reason:
             raise Skip(reason)
-        made.artifacts["randomised_maps"] = _answers(cell, method, task)["maps"].cpu()
+        made.artifacts["randomised_maps"] = _answers(cell, method, _fitted(method, task))["maps"].cpu()
     except (Exception, SystemExit) as problem:  # what a method does on an untrained network is no fault of the cell
         line = (str(problem).strip().split("\n") or [""])[0]
         made.notes["randomised_maps"] = f"on the subject drawn anew: {type(problem).__name__}: {line}"[:200]
