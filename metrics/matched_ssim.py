@@ -1,13 +1,9 @@
 """How well the images of one class match held-out real ones, each with a partner of its own."""
 
-import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from bench.contract import Undefined, metric
-from bench.ops import check_axes, check_images
-from metrics._pairs import own_order
-from metrics._ssim import ssim_of_pairs, too_small
+from metrics._matching import cannot_match, ssim_of_matches
 
 
 @metric(
@@ -42,15 +38,5 @@ def matched_ssim(*, generated: Tensor, real: Tensor, most: int = 100) -> Tensor 
     Raises:
         ShapeError: other axes, or intensities outside [0, 1].
     """
-    check_axes(generated=(generated, "N C H W"), real=(real, "M C H W"))
-    check_images(generated=generated, real=real)
-    if not len(generated) or not len(real):
-        return Undefined(f"a match needs an image on each side, got {len(generated)} generated and {len(real)} real")
-    small = too_small(generated)
-    if small:
-        return small
-    ours, theirs = own_order(generated)[:most], own_order(real)[:most]
-    row, column = torch.cartesian_prod(ours, theirs).unbind(1)
-    similar = ssim_of_pairs(generated, real, row, column).view(len(ours), len(theirs)).cpu()
-    matched: Tensor = similar[linear_sum_assignment(similar, maximize=True)]
-    return matched.mean().to(generated.device)
+    absent = cannot_match(generated, real=real)
+    return absent or ssim_of_matches(generated, real, most, most).mean()

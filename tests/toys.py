@@ -165,6 +165,9 @@ def toy_roles(
         "clean_referee_logits": _logits(labels, draw, favour=6.0),
         "wanted_features": wanted,
         "generated_features": wanted + 0.1 * torch.randn(wanted.shape, generator=draw),
+        "training": smooth_images(references, 8, side),
+        "training_labels": real_labels,
+        "target_features": torch.randn(count, 12, generator=generator(9)) + labels[:, None],
         "referee_features": torch.randn(count, 12, generator=draw) + labels[:, None],
         "real_referee_features": torch.randn(references, 12, generator=draw) + real_labels[:, None],
         "latent_groups": torch.arange(count) // 4,
@@ -208,6 +211,7 @@ def _logits(labels: Tensor, draw: torch.Generator, favour: float = 2.0) -> Tenso
 def of_references(role: str, track: str) -> bool:
     """Whether the role's first axis counts reference images."""
     own = ("real", "real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features")
+    own += ("training", "training_labels")
     return role in own and track not in PAIRED
 
 

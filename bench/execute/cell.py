@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from bench.contract import BudgetExceeded, Diverged, SetupError, Skip, Unsupported
 from bench.execute import environment
+from bench.execute.feature_space import draw_features
 from bench.execute.gates import clean_accuracy
 from bench.execute.lab import Lab
 from bench.execute.measure import Expected, expected, measure
@@ -67,6 +68,7 @@ def run_cell(cell: Cell, lab: Lab, run: Run) -> Record:
             notes |= gate_note(cell, lab) | made.notes | {"metrics_s": sum(reading.seconds for reading in readings)}
             record = record.model_copy(update={"readings": tuple(readings), "cost": made.cost})
             _keep(cell, lab, made, staged)
+            notes |= _draw(cell, lab, made, staged)
             artifact = file_digest(staged / TENSORS)
         else:
             artifact = ""
@@ -247,6 +249,17 @@ def _keep(cell: Cell, lab: Lab, made: Made, staged: Path) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", str(staged)) from problem
         raise
     cell_sheet(cell, lab, made.artifacts, staged / "artifacts" / "contact_sheet.png")
+
+
+def _draw(cell: Cell, lab: Lab, made: Made, staged: Path) -> dict[str, str]:
+    """A note on why the pictures of feature space are not there, if they are not: no number hangs on them."""
+    try:
+        reason = draw_features(cell, lab, made.artifacts, staged / "artifacts")
+    except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = first_line(problem)
+    return {"feature_pictures": reason} if reason else {}
 
 
 def weights_of(cell: Cell, lab: Lab, notes: Mapping[str, Any]) -> dict[str, Any]:

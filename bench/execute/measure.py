@@ -38,6 +38,7 @@ MADE_SIDE = frozenset(
         "clean_referee_logits",
         "wanted_features",
         "generated_features",
+        "target_features",
         "referee_features",
         "activation",
         "scores",
@@ -56,6 +57,7 @@ MADE_SIDE = frozenset(
 REAL_SIDE = frozenset(
     {"real", "real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features"}
 )
+TRAINING_SIDE = frozenset({"training", "training_labels"})
 REPLICATE_WORK = 5e12  # see `affordable`
 FEWEST_REPLICATES = 10
 SUBSPACE_IMAGES, SUBSPACE_RANK = 64, 16  # of a class, see `class_subspaces` in `Roles`
@@ -234,8 +236,27 @@ class Roles:
     def _cost(self) -> dict[str, Any]:
         return self.cost.model_dump()
 
+    def _training_places(self) -> Tensor | Undefined:
+        """Places in the train split: as many as judge, or all that the subject saw, the first of the order it took."""
+        cell = self.cell
+        if cell.subject_key is None:
+            return Undefined(f"nobody here knows what the public weights of {cell.subject} were trained on")
+        seen = int(self.lab.store.read(cell.subject_key).spec["training_images"])
+        return self.lab.data(cell).select("train", min(cell.real_images, seen))
+
+    def _training(self) -> Tensor | Undefined:
+        places = self.get("training_places")
+        return places if isinstance(places, Undefined) else self.lab.images(self.cell, "train", places)
+
+    def _training_labels(self) -> Tensor | Undefined:
+        places = self.get("training_places")
+        return places if isinstance(places, Undefined) else self.lab.labels(self.cell, "train", places)
+
     def _target_logits(self) -> Tensor | Undefined:
         return self._seen("target", "generated", "logits")
+
+    def _target_features(self) -> Tensor | Undefined:
+        return self._seen("target", "generated", "penultimate")
 
     def _clean_logits(self) -> Tensor | Undefined:
         return self._seen("target", "real", "logits")
@@ -474,8 +495,8 @@ def _per_class(function: Callable[..., Any], cell: Cell, roles: Roles, given: di
     values = []
     for label in labels.unique().tolist():
         part = {name: roles.of_class(name, _made_side(cell), labels, label) for name in given}
-        for name in _real_side(cell) & given.keys():
-            part[name] = roles.of_class(name, _real_side(cell), roles.get("real_labels"), label)
+        for side, owner in ((_real_side(cell), "real_labels"), (TRAINING_SIDE, "training_labels")):
+            part |= {name: roles.of_class(name, side, roles.get(owner), label) for name in side & given.keys()}
         answer = function(**part)
         if isinstance(answer, Undefined):
             return Undefined(f"class {label}: {answer.reason}")

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ COLUMNS = 10
 TALLEST = 112  # pixels of one picture on a sheet
 SMALLEST = 48  # narrower pictures are shown twice as large
 SHEET_ROW = 270  # pixels of a cell's sheet that the suite's sheet shows, at most, but for the first row
+ROOM = {"nearest_farthest": 450}  # the same of other kinds: three classes of small images
 
 
 def cell_sheet(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], path: Path) -> None:
@@ -72,27 +73,48 @@ def _scaled(maps: Tensor) -> Tensor:
 
 
 def suite_sheets(plan: Plan, store: Store) -> list[Path]:
-    """One picture a track: a row of pictures for each subject, condition, method and variant (its first seed)."""
+    """Pictures of each subject, condition, method and variant (its first seed) under each other.
+
+    One of what was made for each track; where a track's images lie among real ones, two for each of its subjects.
+    """
     folder = store.board(plan.suite.board) / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for track in plan.suite.tracks:
-        rows: dict[str, Image.Image] = {}
-        for cell in plan.wanted:
-            name = str(dataclasses.replace(cell, seed=0)).removeprefix(f"{track} · ").removesuffix(" · seed 0")
-            sheet = store.cell(cell.key) / "artifacts" / "contact_sheet.png"
-            if cell.track == track and name not in rows and sheet.is_file():
-                with Image.open(sheet) as picture:
-                    rows[name] = _first_rows(picture.convert("RGB"), math.ceil(min(SHOWN, cell.images) / COLUMNS))
+    for name, title, kind, cells in _sheets(plan):
+        rows = _rows(kind, cells, store)
         if rows:
-            made.append(_stacked(track, rows, folder / f"{track}.png"))
+            made.append(_stacked(title, rows, folder / f"{name}.png"))
     return made
 
 
-def _first_rows(sheet: Image.Image, rows: int) -> Image.Image:
+def _sheets(plan: Plan) -> Iterator[tuple[str, str, str, list[Cell]]]:
+    """(file's stem, title, kind of a cell's picture, cells) of every sheet that there may be."""
+    for track in plan.suite.track_names:
+        cells = [cell for cell in plan.wanted if cell.track == track]
+        yield track, track, "contact_sheet", cells
+        for subject in dict.fromkeys(cell.subject for cell in cells):
+            own = [cell for cell in cells if cell.subject == subject]
+            for kind in ("nearest_farthest", "feature_space"):
+                yield f"{track}_{kind}_{subject}", f"{track} · {subject} · {kind.replace('_', ' ')}", kind, own
+
+
+def _rows(kind: str, cells: Iterable[Cell], store: Store) -> dict[str, Image.Image]:
+    """Name of each row → the first rows of its first cell's picture of that kind, where there is one."""
+    found: dict[str, Image.Image] = {}
+    for cell in cells:
+        name = str(dataclasses.replace(cell, seed=0)).removeprefix(f"{cell.track} · ").removesuffix(" · seed 0")
+        path = store.cell(cell.key) / "artifacts" / f"{kind}.png"
+        if name not in found and path.is_file():
+            with Image.open(path) as picture:
+                rows = int(picture.info.get("rows", math.ceil(min(SHOWN, cell.images) / COLUMNS)))
+                found[name] = _first_rows(picture.convert("RGB"), rows, ROOM.get(kind, SHEET_ROW))
+    return found
+
+
+def _first_rows(sheet: Image.Image, rows: int, room: int = SHEET_ROW) -> Image.Image:
     """As many of a sheet's ``rows`` of pictures as the suite's sheet has room for, but never part of one."""
     height = sheet.height // rows
-    return sheet.crop((0, 0, sheet.width, height * max(1, SHEET_ROW // height)))
+    return sheet.crop((0, 0, sheet.width, min(sheet.height, height * max(1, room // height))))
 
 
 def _stacked(title: str, rows: Mapping[str, Image.Image], path: Path) -> Path:

@@ -1,5 +1,6 @@
 """What the harness hands to metrics besides images: what was asked for, maps of a blank subject, cost, the network."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from bench.back_projection import BackProjection
 from bench.contract import Undefined
 from bench.execute.cell import rescore
 from bench.execute.lab import Lab
-from bench.execute.measure import Roles
+from bench.execute.measure import Expected, Roles, measure
 from bench.execute.tracks import stored_tensors
 from bench.plan.cells import Cell, Plan
 from bench.record import Cost, Reading, Record, Store
@@ -249,3 +250,52 @@ def test_the_referee_sees_the_perturbation_alone_at_full_contrast(finished: Fini
     picture[0, 0, 5, 5] = (picture[0, 0, 5, 5] + change.sign()).clamp(0, 1)
     expected = roles.get("judge")(picture)
     torch.testing.assert_close(roles.get("perturbation_referee_logits")[:2], expected, rtol=1e-4, atol=1e-4)
+
+
+# ---- what an inversion is compared with ----------------------------------------------------------------------------
+
+
+def test_the_subjects_features_are_those_of_its_last_tap_and_nobodys_cost(finished: Finished, lab: Lab):
+    cell = tiny.find(finished.plan, "inversion", "pixel_ascent")
+    record = finished.store.read(cell.key)
+    roles = Roles(cell, lab, stored_tensors(finished.store, cell.key), record.cost, record.notes)
+    expected = roles.get("target").features(roles.get("generated"), "penultimate").flatten(1)
+    torch.testing.assert_close(roles.get("target_features"), expected, rtol=1e-4, atol=1e-5)
+    assert (record.cost.forward_passes, record.cost.backward_passes) == (10 * 10, 10 * 10), "20 passes an image"
+
+
+@pytest.mark.parametrize(("asked", "given"), [(30, 30), (500, 200)])
+def test_training_images_are_some_that_the_subject_saw(finished: Finished, lab: Lab, asked: int, given: int):
+    cell = dataclasses.replace(tiny.find(finished.plan, "inversion", "pixel_ascent"), real_images=asked)
+    roles = Roles(cell, lab, {}, Cost(), {})
+    saw = lab.data(cell).select("train", 200)  # the recipe's images
+    known = {image.numpy().tobytes() for image in lab.images(cell, "train", saw)}
+    assert len(roles.get("training")) == given
+    assert all(image.numpy().tobytes() in known for image in roles.get("training"))
+    assert roles.get("training_labels").bincount().tolist() == [given // 10] * 10
+
+
+def test_nobody_knows_what_public_weights_were_trained_on(finished: Finished, lab: Lab):
+    cell = dataclasses.replace(
+        tiny.find(finished.plan, "inversion", "pixel_ascent"), subject="resnet18.tv_in1k", subject_key=None
+    )
+    reason = Undefined("nobody here knows what the public weights of resnet18.tv_in1k were trained on")
+    assert Roles(cell, lab, {}, Cost(), {}).get("training") == reason
+
+
+def test_a_metric_of_a_class_is_given_that_classs_training_images(finished: Finished, lab: Lab):
+    plan = finished.plan
+    cell = dataclasses.replace(tiny.find(plan, "inversion", "pixel_ascent"), real_images=40)
+    shown = training_images_of(cell, lab)
+    made = {"generated": torch.stack([images[0] for images in shown.values()])}
+    wanted = {stem: Expected(stem, "", "", "") for stem in ("matched_ssim_share40", "matched_ssim_gain")}
+    (share, gain), _ = measure(cell, lab, made, wanted, cost=Cost(), notes={})
+    assert share.value == 1.0
+    assert gain.value is not None and 0 < gain.value < 1
+
+
+def training_images_of(cell: Cell, lab: Lab) -> dict[int, torch.Tensor]:
+    """Class → the first training images of it."""
+    places = lab.data(cell).select("train", cell.real_images)
+    images, labels = lab.images(cell, "train", places), lab.labels(cell, "train", places)
+    return {label: images[labels == label] for label in range(10)}

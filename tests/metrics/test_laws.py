@@ -15,6 +15,7 @@ STEMS = sorted(path.stem for path in (Path(__file__).parents[2] / "metrics").glo
 N, M, K, D = 48, 44, 7, 5  # images, reference images, classes, features
 REFERENCE_TRACKS = {"inversion", "visualization"}  # their `real` images are M others, not the N originals
 REFERENCE_ROLES = {"real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features"}
+REFERENCE_ROLES |= {"training"}
 WHOLE = {"target", "lpips_alex", "lpips_vgg", "cost", "class_subspaces"}  # no axis of images
 
 SIDES = {"ms_ssim": 176}  # px, where a metric needs more than the usual ones
@@ -84,6 +85,8 @@ def toys(function, seed, count=N):
         "real_labels": lambda: torch.randint(0, K, (reference,), generator=generator),
         "wanted_features": lambda: normal(count, D, 2, 2),
         "generated_features": lambda: normal(count, D, 2, 2),
+        "training": lambda: uniform(reference, 2, side, side),
+        "target_features": lambda: normal(count, D),
         "referee_features": lambda: normal(count, D),
         "real_referee_features": lambda: normal(reference, D),
         "latent_groups": lambda: torch.arange(count) // 4,
