@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.execute.selftest import Outcome
     from bench.leaderboard import Boards
     from bench.plan.cells import Cell, Plan
-    from bench.plan.suite import Suite
+    from bench.plan.suite import AnySuite
     from bench.record import Store
 
 app = typer.Typer(
@@ -84,7 +84,8 @@ def run(
     plugin: Plugins = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores, or one a GPU.")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only cells whose key or name matches, e.g. 'inversion/*' or '*/pgd/*'.")
+        list[str] | None,
+        typer.Option(help="Only cells whose key or name matches, e.g. 'inversion/*', '*/pgd/*' or 'mnist/*'."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cells.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
@@ -354,7 +355,7 @@ def store_gc(
 
 def _load(
     suite: str, profile: str, data: Path | None, images: Path | None, dataset: str | None, plugin: list[Path] | None
-) -> tuple[Suite, Path | None]:
+) -> tuple[AnySuite, Path | None]:
     """The suite with all names checked, before anything heavy is loaded."""
     from bench import registry
     from bench.plan.suite import load_suite
@@ -428,7 +429,9 @@ def _matching(made: Plan, only: list[str] | None) -> list[Cell]:
 
 def _matches(cell: Cell, pattern: str) -> bool:
     name = "/".join((cell.track, cell.subject, cell.condition, cell.method, cell.variant, str(cell.seed)))
-    return cell.key.startswith(pattern) or fnmatch.fnmatch(name, pattern)
+    return cell.key.startswith(pattern) or any(
+        fnmatch.fnmatch(text, pattern) for text in (name, f"{cell.dataset}/{name}")
+    )
 
 
 def _execute(

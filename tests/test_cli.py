@@ -601,3 +601,63 @@ def test_show_prints_one_record_by_the_first_digits_of_its_key(command: Command,
     assert "pgd" in ended.out and "success_rate" in ended.out
     unknown = command("show", "x")
     assert unknown.status == 2 and "0 cells have a key that begins with 'x'" in unknown.err
+
+
+# ---- several data sets ---------------------------------------------------------------------------------------------
+
+
+def test_a_suite_on_two_data_sets_makes_one_set_of_boards_and_goes_on_where_it_stopped(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bench.execute.runner._Worker", tiny.ThreadWorker)
+    suite = tiny.write_suite(tmp_path, tiny.on_two_data_sets(tmp_path))
+    words, boards = tiny.run_command(tmp_path, suite), tmp_path / "boards" / "two"
+
+    ended = command(*words, "--only", "imagefolder/*")
+    assert ended.status == 0 and "4 cells worked on" in ended.out, ended
+    reasons = {row["dataset"]: row["reason"] for row in rows_of(boards / "claims.csv")}
+    assert reasons["digits"] == "mlp.digits.sgd · pixel_ascent: no record" and reasons["imagefolder"] == ""
+
+    ended = command(*words)
+    assert ended.status == 0 and "7 cells worked on" in ended.out, ended
+    assert "digits · mlp.digits.sgd: pixel_ascent against noise_search" in ended.out
+    lines = {(row["dataset"], row["method"]): row for row in rows_of(boards / "inversion.csv")}
+    assert lines.keys() == {
+        (name, one) for name in ("digits", "imagefolder") for one in ("pixel_ascent", "noise_search")
+    }
+    for (name, method), line in lines.items():
+        assert line["n_ok"] == line["n_cells"] == ("2" if name == "digits" else "1")
+        rival = lines[name, "noise_search" if method == "pixel_ascent" else "pixel_ascent"]
+        is_best = float(line["referee_agreement_mlp"]) >= float(rival["referee_agreement_mlp"])
+        assert (line["rank"] == "1") == is_best, "ranks compare rows of one data set only"
+    for answer in rows_of(boards / "claims.csv"):
+        of, against = (lines[answer["dataset"], answer[f"{side}_method"]] for side in ("of", "against"))
+        gain = float(of["referee_agreement_mlp"]) - float(against["referee_agreement_mlp"])
+        assert float(answer["difference"]) == pytest.approx(gain, abs=1e-4)
+        assert float(answer["ci_low"]) <= gain <= float(answer["ci_high"])
+    page = (tmp_path / "store" / "suites" / "two" / "index.html").read_text(encoding="utf-8")
+    for name in ("digits", "imagefolder"):
+        assert f"<caption>{name} · mlp.{name}.sgd</caption>" in page
+
+    before = {path.name: path.read_bytes() for path in boards.glob("*.*")}
+    for again in (words, ["rank", "two", *words[2:6]], ["score", *words[1:]]):
+        ended = command(*again)
+        assert ended.status == 0, ended
+        assert again[0] == "rank" or "0 cells worked on" in ended.out
+        assert {path.name: path.read_bytes() for path in boards.glob("*.*")} == before
+    assert command("store", "gc", "--store", tmp_path / "store", "--dry-run").out.startswith("0.0 MiB would be freed")
+
+
+def test_plan_lists_the_cells_of_every_data_set_under_names_of_their_own(command: Command, tmp_path: Path):
+    suite = tiny.write_suite(tmp_path, tiny.on_two_data_sets(tmp_path))
+    ended = command("plan", suite)
+    assert ended.status == 0 and "11 cells" in ended.out
+    for line in ("training · digits · mlp · sgd · seed 1", "training · imagefolder · mlp · sgd · seed 7"):
+        assert line in ended.out
+    assert "training · digits" not in command("plan", suite, "--only", "imagefolder/*").out
+
+
+def test_a_suite_on_two_data_sets_is_not_run_on_a_third(command: Command, tmp_path: Path):
+    suite = tiny.write_suite(tmp_path, tiny.on_two_data_sets(tmp_path))
+    message = refused(command, tmp_path, "run", suite, "--dataset", "mnist")
+    assert "two.yaml holds several data sets: it cannot be run on mnist instead\n  leave --dataset out" in message

@@ -24,8 +24,8 @@ from bench.execute.state import complaints, look_up, todo
 from bench.execute.worker import Answer, Order, Setup, serve
 from bench.plan.cells import Cell, Plan
 from bench.plan.claims import ClaimSpec
-from bench.plan.suite import Suite
-from bench.record import Claim, IndexedCell, RowName, Status, Store, StoreFull, SuiteIndex
+from bench.plan.suite import AnySuite
+from bench.record import Claim, IndexedCell, RowName, Status, Store, StoreFull, SuiteIndex, VerdictRule
 
 TICK_S = 0.2
 BUSY_AGAIN_S = 1.0
@@ -378,7 +378,7 @@ def index_of(plan: Plan) -> SuiteIndex:
         suite_version=suite.version,
         protocol=suite.protocol,
         board=suite.board,
-        primary={name: track.primary for name, track in TRACKS.items() if name in suite.tracks} | suite.primary,
+        primary={name: track.primary for name, track in TRACKS.items() if name in suite.track_names} | suite.primary,
         cells=tuple(
             IndexedCell(key=cell.key, identity=identity_of(cell), is_reference=cell.is_reference)
             for cell in plan.wanted
@@ -386,19 +386,20 @@ def index_of(plan: Plan) -> SuiteIndex:
         rank_references=suite.rank_references,
         claims=tuple(_claim(spec, suite) for spec in suite.claims),
         track_notes={track: tuple(lines) for track, lines in suite.notes.items()},
-        notes={"description": suite.description, "dataset": suite.dataset},
+        notes={"description": suite.description, "dataset": ", ".join(part.dataset for part in suite.parts)},
     )
 
 
-def _claim(spec: ClaimSpec, suite: Suite) -> Claim:
+def _claim(spec: ClaimSpec, suite: AnySuite) -> Claim:
     """The claim with every pair of rows that answers it by name."""
     pairs = spec.compared(suite.rows(spec.track))
     return Claim(
         claim=spec.claim,
         source=spec.source,
         track=spec.track,
-        metrics=tuple(spec.metric),
+        metrics=tuple(spec.stems),
         margin=spec.margin,
         control=spec.control,
         pairs=tuple((RowName(**of._asdict()), RowName(**against._asdict())) for of, against in pairs),
+        verdict=None if spec.verdict is None else VerdictRule.model_validate(spec.verdict.model_dump()),
     )

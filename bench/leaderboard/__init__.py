@@ -9,9 +9,11 @@ from bench.leaderboard.changes import changes_between, load_changes, log_changes
 from bench.leaderboard.compare import TOLERANCES, Difference, Tolerance, compare, worse
 from bench.leaderboard.files import load_board, load_boards, load_claims, load_results, write
 from bench.leaderboard.schema import BoardError
+from bench.leaderboard.verdicts import VERDICTS
 
 __all__ = [
     "TOLERANCES",
+    "VERDICTS",
     "BoardError",
     "Boards",
     "Difference",

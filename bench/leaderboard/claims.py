@@ -1,42 +1,32 @@
 """What a suite claims, and what its records answer: one line a compared pair of rows, with a paired interval.
 
-The difference is that of the two values, or with a control that of their two gaps to the control's value on the same
-subject and condition. Only seeds, and within them units, that every row of a comparison has a value of are compared.
 Nothing is corrected for the number of comparisons: the boards say how many there are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import pandas as pd
 
-from bench.leaderboard.intervals import Interval, around, misses
-from bench.leaderboard.lines import Line, Sample, Score, Sheet
-from bench.leaderboard.schema import CLAIM_KINDS, table
-from bench.leaderboard.statistics import LEVEL, Floats, interval, over_seeds, resampled_means
-from bench.record import Claim, Reading, RowName
+from bench.leaderboard.comparisons import Finding, Row, asked_columns, findings, number_columns
+from bench.leaderboard.lines import Sheet
+from bench.leaderboard.schema import CLAIM_KINDS, VERDICT_KINDS, table
+from bench.leaderboard.verdicts import verdict_rows
 
-Row = dict[str, Any]
 Verdict = Literal["holds", "fails", "unclear", "no value"]
 
 
 def claims_frame(sheet: Sheet) -> pd.DataFrame | None:
     """The rows of ``claims.csv`` in the order of the suite; None where it claims nothing."""
-    if not sheet.index.claims:
+    claims = sheet.index.claims
+    if not claims:
         return None
-    lines = {(line.key.group.track, _name(line)): line for line in sheet.lines}  # the newest method version is last
-    asked = [one for claim in sheet.index.claims for one in _comparisons(claim, sheet, lines)]
-    found = [None if one.problem else _difference(one) for one in asked]
-    ends = _intervals([difference for difference in found if difference is not None])
     rows = [
-        _said(one) | (_no_value(one) if difference is None else _answer(one, difference, next(ends)))
-        for one, difference in zip(asked, found, strict=True)
+        {"suite_version": sheet.index.suite_version} | row
+        for claim, found in zip(claims, findings(sheet), strict=True)
+        for row in (map(_row, found) if claim.verdict is None else verdict_rows(claim.verdict, found))
     ]
-    return table([{"suite_version": sheet.index.suite_version} | row for row in rows], CLAIM_KINDS)
+    has_verdicts = any(claim.verdict is not None for claim in claims)
+    return table(rows, {**CLAIM_KINDS, **VERDICT_KINDS} if has_verdicts else CLAIM_KINDS)
 
 
 def verdict(low: float, high: float, better: str, margin: float) -> Verdict:
@@ -46,235 +36,14 @@ def verdict(low: float, high: float, better: str, margin: float) -> Verdict:
     return "holds" if low > margin else "fails" if high < margin else "unclear"
 
 
-# ---- what is compared ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Term:
-    """One row that takes part, and its readings of the metric by seed: of the newest version."""
-
-    name: RowName
-    line: Line | None
-    scores: Mapping[int, Score]
-
-    @cached_property
-    def valued(self) -> dict[int, Score]:
-        return {seed: score for seed, score in self.scores.items() if score.value is not None}
-
-    @property
-    def planned(self) -> set[int]:
-        return {cell.identity.seed for cell in self.line.planned} if self.line else set()
-
-    def why_not(self, stem: str) -> str:
-        """Why it cannot be compared at all; empty when it can."""
-        if self.line is None or not self.line.records:
-            return "no record"
-        if self.line.is_doubtful:
-            return "selftest failed"
-        if any(record.provenance.get("source", "measured") != "measured" for record in self.line.records):
-            return "not measured here"
-        if self.valued:
-            return ""
-        every = [score for scores in self.line.scores.values() for score in scores]
-        first = next(iter([*self.scores.values(), *(score for score in every if score.reading is None)]), None)
-        if first is not None:
-            return f"{first.status}: {first.error}" if first.error else first.status
-        older = any(score.reading.stem == stem for score in every if score.reading is not None)
-        return f"{stem} was measured in an older version" if older else f"{stem} was not measured"
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """One pair of rows under one metric: the two sides, then their two controls if there are any."""
-
-    claim: Claim
-    stem: str
-    terms: Sequence[_Term]
-
-    @cached_property
-    def seeds(self) -> list[int]:
-        """Those that every row has a value of."""
-        return sorted(set.intersection(*(set(term.valued) for term in self.terms)))
-
-    @cached_property
-    def card(self) -> Reading | None:
-        """Any reading of the metric: rows that are compared share its card."""
-        readings = (score.reading for term in self.terms for score in term.scores.values())
-        return next((reading for reading in readings if reading is not None), None)
-
-    @cached_property
-    def problem(self) -> str:
-        """Why there is no value; empty when there is one."""
-        for term in self.terms:
-            why = term.why_not(self.stem)
-            if why:
-                return f"{_in_words(term.name)}: {why}"
-        names = {score.metric for term in self.terms for score in term.valued.values()}
-        if len(names) > 1:  # a metric's name holds its referee
-            return f"judged by different referees: {', '.join(sorted(names))}"
-        return "" if self.seeds else "no seed has a value in every row"
-
-
-def _comparisons(claim: Claim, sheet: Sheet, lines: Mapping[tuple[str, RowName], Line]) -> Iterator[_Comparison]:
-    for stem, (of, against) in product(claim.metrics, claim.pairs):
-        controls = [name.model_copy(update={"method": claim.control, "variant": "default"}) for name in (of, against)]
-        names = [of, against, *(controls if claim.control is not None else ())]
-        found = [lines.get((claim.track, name)) for name in names]
-        terms = [_Term(name, line, _scores(sheet, line, stem)) for name, line in zip(names, found, strict=True)]
-        yield _Comparison(claim, stem, terms)
-
-
-def _scores(sheet: Sheet, line: Line | None, stem: str) -> dict[int, Score]:
-    if line is None:
-        return {}
-    newest = (
-        scores
-        for (metric, version), scores in line.scores.items()
-        if (known := sheet.metrics.get((line.key.group.track, metric))) is not None and known.version == version
-    )
-    return {
-        score.record.identity.seed: score
-        for scores in newest
-        for score in scores
-        if score.reading is not None and score.reading.stem == stem
-    }
-
-
-def _name(line: Line) -> RowName:
-    group = line.key.group
-    return RowName(subject=group.subject, condition=group.condition, method=line.key.method, variant=line.key.variant)
-
-
-def _in_words(name: RowName) -> str:
-    method = name.method if name.variant == "default" else f"{name.method} ({name.variant})"
-    return " · ".join(filter(None, (name.subject, name.condition, method)))
-
-
-# ---- the difference and its interval -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Difference:
-    """Values of both sides, and what the interval of their difference is drawn from, or why there is nothing."""
-
-    of: float
-    against: float
-    columns: Sequence[Floats] = ()  # one a seed: differences of units, or of replicates
-    kind: Literal["units", "replicates"] = "units"
-    why_none: str = ""
-    resample: str = ""  # what a unit is
-
-
-def _difference(one: _Comparison) -> _Difference:
-    scores = [[term.valued[seed] for term in one.terms] for seed in one.seeds]
-    values = np.stack([_sides(np.array([score.value for score in of_seed])) for of_seed in scores])  # (S, 2)
-    samples = [[score.sample for score in of_seed if score.sample is not None] for of_seed in scores]
-    why = _why_unpaired(samples, len(one.terms))
-    columns = []
-    for place, of_seed in enumerate([] if why else samples):
-        numbers = np.stack([sample.numbers for sample in of_seed])  # (2 or 4, n)
-        absent = np.isnan(numbers)
-        sides = _sides(np.where(absent.any(axis=0), np.nan, numbers))
-        if np.isnan(sides).all():
-            why = "no unit has a value in every row"
-        elif (absent != absent[0]).any():  # then the values are those of the units that all rows have
-            values[place] = np.nanmean(sides, axis=1)
-        columns.append(sides[0] - sides[1])
-    of, against = values.mean(axis=0)
-    return _Difference(
-        of=float(of),
-        against=float(against),
-        columns=() if why else columns,
-        kind="units" if why else samples[0][0].kind,
-        why_none=why,
-        resample=one.card.resample if one.card else "",
-    )
-
-
-def _sides(numbers: Floats) -> Floats:
-    """(2, …) stays; (4, …) → (2, …): each side less its control."""
-    return numbers[:2] - numbers[2:] if len(numbers) == 4 else numbers
-
-
-def _why_unpaired(samples: Sequence[Sequence[Sample]], rows: int) -> str:
-    """Why unit cannot be compared with unit, or replicate with replicate; empty when it can."""
-    if any(len(of_seed) < rows for of_seed in samples):
-        return "nothing to draw anew"
-    every = [sample for of_seed in samples for sample in of_seed]
-    if len({sample.kind for sample in every}) > 1:
-        return "units cannot be paired with replicates"
-    # Units are averaged within their seed, replicates over the seeds.
-    for together in [every] if every[0].kind == "replicates" else samples:
-        counts = sorted({len(sample.numbers) for sample in together})
-        if len(counts) > 1:
-            return f"{' and '.join(map(str, counts))} {every[0].kind} cannot be paired"
-        if counts[0] < 2:
-            return f"one of the {every[0].kind} alone says nothing about spread"
-    return ""
-
-
-def _intervals(differences: Sequence[_Difference]) -> Iterator[Interval | None]:
-    """Of all at once: differences over as many units share their draws."""
-    means = iter(resampled_means([column for one in differences if one.kind == "units" for column in one.columns]))
-    for one in differences:
-        replicates = [next(means) if one.kind == "units" else column for column in one.columns]
-        yield _interval(one, replicates) if replicates else None
-
-
-def _interval(one: _Difference, replicates: list[Floats]) -> Interval:
-    """Replicates of sets are moved onto the difference where they leave it out, as on the boards."""
-    drawn = over_seeds(np.stack(replicates))
-    centred = one.kind == "replicates" and misses(drawn, one.of - one.against)
-    low, high = interval(around(drawn, one.of - one.against) if centred else drawn)
-    seeds, moved = "seed" if len(replicates) > 1 else "", "centred" if centred else ""
-    method = "_".join(filter(None, ("paired_bootstrap", one.resample, seeds, str(len(drawn)), moved)))
-    return Interval(float(low), float(high), method)
-
-
-# ---- rows ----------------------------------------------------------------------------------------------------------
-
-
-def _said(one: _Comparison) -> Row:
-    """What is compared, and how its number is to be read."""
-    claim, card = one.claim, one.card
-    return {
-        "claim": claim.claim,
-        "source": claim.source,
-        "track": claim.track,
-        "metric": card.metric if card else one.stem,
-        "metric_version": card.metric_version if card else None,
-        "dataset": next((term.line.key.group.dataset for term in one.terms if term.line is not None), None),
-        **{f"of_{field}": text for field, text in one.terms[0].name.model_dump().items()},
-        **{f"against_{field}": text for field, text in one.terms[1].name.model_dump().items()},
-        "control": claim.control,
-        "unit": card.unit if card else None,
-        "better": card.better if card else None,
-        "margin": claim.margin,
-    }
-
-
-def _no_value(one: _Comparison) -> Row:
-    return {"verdict": "no value", "reason": one.problem}
-
-
-def _answer(one: _Comparison, found: _Difference, ends: Interval | None) -> Row:
-    """Values, difference, interval and verdict."""
-    row: Row = {
-        "of_value": found.of,
-        "against_value": found.against,
-        "difference": found.of - found.against,
-        "n_seeds": len(one.seeds),
-        "verdict": "unclear",
-    }
-    planned = len(set[int]().union(*(term.planned for term in one.terms)))
-    better = one.card.better if one.card else "neither"
-    reasons = [f"{len(one.seeds)} of {planned} seeds have a value in every row"] if len(one.seeds) < planned else []
-    if ends is None:
-        reasons.append(f"no interval: {found.why_none}")
-    else:
-        row |= {"ci_low": ends.low, "ci_high": ends.high, "ci_level": LEVEL, "ci_method": ends.method}
-    if better == "neither":
-        reasons.append("the metric has no better direction")
-    elif ends is not None:
-        row["verdict"] = verdict(ends.low, ends.high, better, one.claim.margin)
-    return row | {"reason": "; ".join(reasons)}
+def _row(one: Finding) -> Row:
+    margin = one.asked.claim.margin
+    row = asked_columns(one.asked) | {"margin": margin} | number_columns(one)
+    if one.difference is None:
+        return row | {"verdict": "no value"}
+    if row["better"] == "neither":
+        why = "the metric has no better direction"
+        return row | {"verdict": "unclear", "reason": "; ".join(filter(None, (row["reason"], why)))}
+    if one.ends is None:
+        return row | {"verdict": "unclear"}
+    return row | {"verdict": verdict(one.ends.low, one.ends.high, row["better"], margin)}

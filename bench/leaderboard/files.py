@@ -18,6 +18,8 @@ from bench.leaderboard.schema import (
     COLUMNS,
     COST_DECIMALS,
     KINDS,
+    VERDICT_COLUMNS,
+    VERDICT_KINDS,
     BoardError,
     Column,
     from_csv,
@@ -78,7 +80,7 @@ def load_board(path: Path) -> pd.DataFrame:
 
 def load_claims(path: Path) -> pd.DataFrame:
     """``claims.csv``, from its own path or its folder's; raises as ``load_results``."""
-    return from_csv(path / CLAIMS_FILE if path.is_dir() else path, CLAIM_KINDS)
+    return from_csv(path / CLAIMS_FILE if path.is_dir() else path, CLAIM_KINDS, VERDICT_KINDS)
 
 
 def load_boards(folder: Path) -> Boards:
@@ -115,7 +117,9 @@ def _schema(boards: Boards) -> dict[str, Any]:
         "board": wide_columns(["<metric>"]),
         "metrics": {track: list(side["metrics"]) for track, side in boards.sidecars.items()},
     }
-    return schema if boards.claims is None else schema | {"claims": _described(CLAIMS)}
+    if boards.claims is None:
+        return schema
+    return schema | {"claims": _described(tuple(one for one in CLAIMS + VERDICT_COLUMNS if one.name in boards.claims))}
 
 
 def _described(columns: tuple[Column, ...]) -> dict[str, dict[str, str]]:

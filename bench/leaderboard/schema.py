@@ -142,7 +142,18 @@ CLAIMS = (
     Column("verdict", "str", "holds: the interval lies above the margin; fails: below; unclear: else; no value"),
     Column("reason", "str", "why there is no value or no interval, or that seeds are missing"),
 )
+VERDICT_COLUMNS = (  # only where a suite asks for verdicts
+    Column(
+        "part",
+        "str",
+        "of a verdict: 'gain in …' (gains: the difference, turned so that larger is better, lies above the seed spread "
+        "and its interval above 0), 'guard' (kept: the difference, turned so, is not below the margin), 'data set' and "
+        "'across data sets' (supported, mixed, not supported, or undecided; reason says why); empty elsewhere",
+    ),
+    Column("seed_spread", "float64", "larger of both rows' standard deviations over the compared seeds, unbiased"),
+)
 CLAIM_KINDS: Mapping[str, Kind] = {column.name: column.kind for column in CLAIMS}
+VERDICT_KINDS: Mapping[str, Kind] = {column.name: column.kind for column in VERDICT_COLUMNS}
 
 WIDE_FRONT: Mapping[str, Kind] = {
     **dict.fromkeys(("dataset", "subject", "condition"), "str"),
@@ -215,11 +226,14 @@ def _fixed(value: float, digits: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def from_csv(path: Path, kinds: Mapping[str, Kind] | None = None) -> pd.DataFrame:
+def from_csv(
+    path: Path, kinds: Mapping[str, Kind] | None = None, further: Mapping[str, Kind] | None = None
+) -> pd.DataFrame:
     """Read what ``to_csv`` wrote: text stays text (``NA``, ``0012345``), an empty number is missing.
 
     Args:
         kinds: the columns expected, in order; None for a wide board, whose metrics stand in its head.
+        further: columns that some files have after these.
 
     Raises:
         BoardError: the file is missing, has other columns, or holds a number that is not finite.
@@ -230,6 +244,7 @@ def from_csv(path: Path, kinds: Mapping[str, Kind] | None = None) -> pd.DataFram
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise BoardError(f"{path} cannot be read: {error}") from error
     kinds = wide_columns(_metrics_in(head)) if kinds is None else kinds
+    kinds = {**kinds, **further} if further and set(further) & set(head) else kinds
     if head != list(kinds):
         odd = sorted(set(head) ^ set(kinds)) or ["their order"]
         raise BoardError(f"{path} has other columns than it should: {', '.join(odd)}", "make it again with `rank`")

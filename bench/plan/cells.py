@@ -17,7 +17,7 @@ from bench.contract import (
     Unsupported,
 )
 from bench.plan.stubs import check_channels, stub_task, training_stub
-from bench.plan.suite import Block, MethodSpec, SubjectName, Suite, split_attack
+from bench.plan.suite import AnySuite, Block, MethodSpec, SubjectName, Suite, split_attack
 from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, DatasetCard, EvalTransform, open_dataset
 
@@ -98,7 +98,8 @@ class Cell:
         return int(self.spec["budget"]) * self.images
 
     def __str__(self) -> str:
-        parts = (self.track, self.subject, self.condition, self.method, self.variant, f"seed {self.seed}")
+        dataset = "" if self.dataset in self.subject.split(".") else self.dataset
+        parts = (self.track, dataset, self.subject, self.condition, self.method, self.variant, f"seed {self.seed}")
         return " · ".join(part for part in parts if part and part != "default")
 
 
@@ -111,9 +112,9 @@ def _digest(spec: Mapping[str, Any]) -> str:
 class Plan:
     """All cells of a suite, needs before what needs them."""
 
-    suite: Suite
+    suite: AnySuite
     cells: tuple[Cell, ...]
-    data: DatasetCard  # of the data set as it was opened
+    data: Mapping[str, DatasetCard]  # of each data set as it was opened
 
     @property
     def wanted(self) -> tuple[Cell, ...]:
@@ -121,7 +122,7 @@ class Plan:
         return tuple(cell for cell in self.cells if cell.wanted)
 
 
-def make_plan(suite: Suite, root: Path | None) -> Plan:
+def make_plan(suite: AnySuite, root: Path | None) -> Plan:
     """Cross the suite into cells, with the reason to skip where there is one.
 
     Args:
@@ -130,19 +131,23 @@ def make_plan(suite: Suite, root: Path | None) -> Plan:
     Raises:
         SetupError: a data or weights file is missing or corrupt, a tap or setting does not exist, …
     """
-    planner = _Planner(
-        suite, open_dataset(suite.dataset, root, folder=Path(suite.folder) if suite.folder else None), root
-    )
-    for track in TRACKS:  # the tracks' own order: training comes first
-        for block in suite.tracks.get(track, ()):
-            planner.cross(track, block)
+    cells: list[Cell] = []
+    cards = {}
+    for part in suite.parts:
+        data = open_dataset(part.dataset, root, folder=Path(part.folder) if part.folder else None)
+        planner = _Planner(part, data, root)
+        for track in TRACKS:  # the tracks' own order: training comes first
+            for block in part.tracks.get(track, ()):
+                planner.cross(track, block)
+        cells += planner.cells.values()
+        cards[part.dataset] = data.card
     for claim in suite.claims:
         claim.check_metrics()
-    return Plan(suite, tuple(planner.cells.values()), planner.data.card)
+    return Plan(suite, tuple(cells), cards)
 
 
 class _Planner:
-    """Keeps the cells by key while a suite is crossed, so that what many need is planned once."""
+    """Keeps the cells by key while a suite is crossed on one data set, so that what many need is planned once."""
 
     def __init__(self, suite: Suite, data: Dataset, root: Path | None) -> None:
         self.suite, self.data, self.root = suite, data, root
@@ -206,7 +211,7 @@ class _Planner:
                 timeout_s=suite.timeout_s,
                 folder=suite.folder,
                 wanted=wanted,
-                skip=skip or self.reason("training", method.model_dump_json(), subject.network, "", 0),
+                skip=skip or self.reason("training", method.model_dump_json(), subject.network, "", 0, 2),
             )
         )
 
@@ -263,7 +268,8 @@ class _Planner:
                 folder=suite.folder,
                 is_reference=common["is_reference"],
                 wanted=wanted,
-                skip=skip or self.reason(track, method.model_dump_json(), subject, condition, block.budget),
+                skip=skip
+                or self.reason(track, method.model_dump_json(), subject, condition, block.budget, block.images),
             )
         )
 
@@ -366,8 +372,10 @@ class _Planner:
         except Unsupported as error:
             return error
 
-    def _reason(self, track: str, method: str, subject: str, condition: str, budget: int) -> tuple[str, str] | None:
-        """Ask ``why_not`` with a task of two empty images and, for subjects trained here, an untrained network."""
+    def _reason(
+        self, track: str, method: str, subject: str, condition: str, budget: int, images: int
+    ) -> tuple[str, str] | None:
+        """Ask ``why_not`` with a task of as many empty images and, for subjects trained here, an untrained network."""
         spec = MethodSpec.model_validate_json(method)
         instance = registry.make_method(f"{track}/{spec.name}", spec.variant, spec.settings)
         ask: Callable[[Any], str | None] = getattr(instance, "why_not", lambda task: None)
@@ -380,7 +388,7 @@ class _Planner:
             return "skipped", f"needs logits, {subject} has none"
         if not model.num_classes and condition == "class":
             return "skipped", f"needs class logits, {subject} has none"
-        return _answer(ask, stub_task(track, model, condition, budget))
+        return _answer(ask, stub_task(track, model, condition, budget, images))
 
 
 def _answer(ask: Callable[[Any], str | None], task: Any) -> tuple[str, str] | None:

@@ -19,16 +19,16 @@ def seconds_of(plan: Plan, root: Path | None, device: torch.device) -> dict[str,
 
     Each network is timed untrained (its weights do not change its speed), forward and backward together.
     """
-    known: dict[str, float] = {}
+    known: dict[tuple[str, str], float] = {}  # (data set, network): another size of image is another speed
     before = torch.get_num_threads()
     torch.set_num_threads(plan.suite.threads)
     try:
         found = {}
         for cell in plan.cells:
             network = SubjectName.parse(cell.subject).network if cell.track != "training" else cell.subject
-            name = network or cell.subject
+            name = (cell.dataset, network or cell.subject)
             if cell.skip is None and name not in known:
-                known[name] = _seconds_a_pass(cell.subject, network, plan.data, root, device)
+                known[name] = _seconds_a_pass(cell.subject, network, plan.data[cell.dataset], root, device)
             times = 2 if cell.track == "attribution" else 1  # once more on the subject drawn anew
             found[cell.key] = times * cell.passes * known[name] if cell.skip is None else 0.0
         return found
@@ -38,10 +38,11 @@ def seconds_of(plan: Plan, root: Path | None, device: torch.device) -> dict[str,
 
 def bytes_of(cell: Cell, plan: Plan) -> int:
     """Room on disk that the cell's record and artifacts need, about."""
-    channels, height, width = plan.data.image_shape
+    card = plan.data[cell.dataset]
+    channels, height, width = card.image_shape
     picture = 4 * channels * height * width
     if cell.track == "training":
-        return 4 * cell.images * plan.data.num_classes + 5_000_000
+        return 4 * cell.images * card.num_classes + 5_000_000
     maps = 2 * 4 * height * width  # of the subject, and of the subject drawn anew
     return 40_000 + cell.images * ({"detection": 16, "attribution": maps}.get(cell.track, picture) + 400)
 

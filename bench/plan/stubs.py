@@ -39,18 +39,19 @@ def check_channels(model: Classifier, tap: str, channels: Iterable[int]) -> None
             raise SetupError(f"channel {channel} is out of range", f"{tap} has 0 to {count - 1}")
 
 
-def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Task:
-    """A task of two black images, for ``why_not``; also checks that the condition's tap exists."""
-    images = torch.zeros(2, *model.image_shape)
-    labels = torch.zeros(2, dtype=torch.int64)
-    common: dict[str, Any] = {"model": model, "places": torch.arange(2), "seed": 0, "budget": budget}
-    known: dict[str, Any] = {"references": images, "reference_labels": labels}
+def stub_task(track: str, model: Classifier, condition: str, budget: int, count: int = 2) -> Task:
+    """A task of ``count`` black images, for ``why_not``; also checks that the condition's tap exists."""
+    images = torch.zeros(1, *model.image_shape).expand(count, -1, -1, -1)  # one image's memory
+    labels = torch.zeros(count, dtype=torch.int64)
+    common: dict[str, Any] = {"model": model, "places": torch.arange(count), "seed": 0, "budget": budget}
+    known: dict[str, Any] = {"references": images[:2], "reference_labels": labels[:2]}
     tap: str | None
     match track:
         case "reconstruction":
             tap = check_tap(model, condition)
             with torch.no_grad():
-                wanted = model.features(images, tap)
+                seen = model.features(images[:1], tap)
+            wanted = seen.expand(count, *seen.shape[1:])
             return ReconstructionTask(**common, **known, tap=tap, wanted=wanted, real=images)
         case "inversion":
             return InversionTask(**common, labels=labels, real=images)
@@ -68,7 +69,7 @@ def stub_task(track: str, model: Classifier, condition: str, budget: int) -> Tas
         case "adversarial":
             return AdversarialTask(**common, **known, images=images, labels=labels, bound=Bound.parse(condition))
         case "detection":
-            return DetectionTask(**common, images=images, clean=images, clean_labels=labels)
+            return DetectionTask(**common, images=images, clean=images[:2], clean_labels=labels[:2])
         case _:
             return AttributionTask(**common, images=images, labels=labels)
 

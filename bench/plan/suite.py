@@ -1,6 +1,7 @@
 """Suite files: what they may say, and that every name in them exists. No torch is loaded for this."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from bench import registry
 from bench.contract import TRACKS, Bound, SetupError
 from bench.plan.claims import ClaimSpec, Lines, Row, Side
+from bench.plan.verdicts import GainSpec, GuardSpec, VerdictSpec
 from bench.zoo.datasets import dataset_card, dataset_names
 from bench.zoo.networks import network_card
 from bench.zoo.weights import public_card
@@ -67,19 +69,59 @@ class RecipeSpec(_Strict):
     images: int | None = Field(default=None, ge=1)  # a fixed class-balanced part of the training images; all by default
 
 
-class Suite(_Strict):
-    """A whole suite in one profile. Everything that moves a score stands here."""
+class AnySuite(_Strict, ABC):
+    """What all data sets of a suite share: its boards and what they are asked, and its workers."""
 
     suite: str
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     protocol: int = Field(ge=1)
     description: str = ""
     profile: str = "cpu"
+    threads: int = Field(default=1, ge=1)  # of each worker; part of every key
+    primary: dict[str, str] = {}  # track → the metric that ranks its board, where it is not the track's own
+    rank_references: bool = False  # rank methods that show real images too: for suites that put metrics to the test
+    notes: dict[str, Lines] = {}  # track → lines that its board shows
+    claims: list[ClaimSpec] = []  # what the boards are asked; no part of any key
+
+    @property
+    @abstractmethod
+    def parts(self) -> "tuple[Suite, ...]":
+        """A suite of its own for each data set."""
+
+    @property
+    def board(self) -> str:
+        """Name of its boards: profiles never share one, nor does a suite on data that it was not written for."""
+        other = [part.dataset for part in self.parts if part.written_for]
+        return "_".join([self.suite, *other, *([] if self.profile == "cpu" else [self.profile])])
+
+    def blocks(self, track: str) -> list[Block]:
+        """What is run in the track, on any data set."""
+        return [block for part in self.parts for block in part.tracks.get(track, ())]
+
+    @property
+    def track_names(self) -> list[str]:
+        """The tracks that it has on any data set."""
+        return list(dict.fromkeys(track for part in self.parts for track in part.tracks))
+
+    def rows(self, track: str) -> list[Row]:
+        """The rows that the track's board will have."""
+        return [
+            Row(part.dataset, subject, condition, method.name, method.variant)
+            for part in self.parts
+            for block in part.tracks.get(track, ())
+            for subject in (part.subjects if block.subjects is None else block.subjects)
+            for condition in block.conditions
+            for method in block.methods
+        ]
+
+
+class Suite(AnySuite):
+    """A whole suite on one data set, in one profile. Everything that moves a score stands here."""
+
     dataset: str
     written_for: str = ""  # the data set that the file names, when it is run on another one
     folder: str | None = None  # where the images of an `imagefolder` or `imagenet` data set lie
     seeds: list[int] = Field(min_length=1)
-    threads: int = Field(default=1, ge=1)  # of each worker; part of every key
     batch_size: int = Field(default=64, ge=1)
     precision: Literal["fp32"] = "fp32"
     timeout_s: float = Field(default=3600, gt=0)
@@ -90,17 +132,12 @@ class Suite(_Strict):
     override_gates: bool = False  # go on below the gate; the boards say so
     recipes: dict[str, RecipeSpec] = {}  # network → recipe, with "default"
     real_images: int = Field(default=1000, ge=2)  # reference images of realism and diversity metrics
-    primary: dict[str, str] = {}  # track → the metric that ranks its board, where it is not the track's own
-    rank_references: bool = False  # rank methods that show real images too: for suites that put metrics to the test
     tracks: dict[str, Annotated[list[Block], BeforeValidator(_as_list)]]
-    notes: dict[str, Lines] = {}  # track → lines that its board shows
-    claims: list[ClaimSpec] = []  # what the boards are asked; no part of any key
 
     @property
-    def board(self) -> str:
-        """Name of its boards: profiles never share one, nor do data sets."""
-        other = [self.dataset] if self.written_for else []
-        return "_".join([self.suite, *other, *([] if self.profile == "cpu" else [self.profile])])
+    def parts(self) -> "tuple[Suite, ...]":
+        """Itself."""
+        return (self,)
 
     def judge_of(self, subject: str) -> str | None:
         """Name of the referee for a subject."""
@@ -108,22 +145,23 @@ class Suite(_Strict):
             return self.referee.get(subject, self.referee.get("default"))
         return self.referee
 
-    def rows(self, track: str) -> list[Row]:
-        """The rows that the track's board will have."""
-        return [
-            Row(subject, condition, method.name, method.variant)
-            for block in self.tracks[track]
-            for subject in (self.subjects if block.subjects is None else block.subjects)
-            for condition in block.conditions
-            for method in block.methods
-        ]
-
     def recipe_of(self, network: str) -> RecipeSpec:
         """How the network is trained; a ``SetupError`` when the suite does not say."""
         recipe = self.recipes.get(network, self.recipes.get("default"))
         if recipe is None:
             raise SetupError(f"suite {self.suite} has no recipe for {network}", "add it under recipes, or a default")
         return recipe
+
+
+class JointSuite(AnySuite):
+    """A suite on several data sets, in one profile: one set of boards, on which rows of each are ranked apart."""
+
+    datasets: dict[str, Suite]
+
+    @property
+    def parts(self) -> tuple[Suite, ...]:
+        """In the order of the file."""
+        return tuple(self.datasets.values())
 
 
 class SubjectName(BaseModel):
@@ -180,8 +218,10 @@ def suite_path(name_or_path: str) -> Path:
 
 def load_suite(
     name_or_path: str, profile: str = "cpu", changes: Mapping[str, Any] | None = None, dataset: str | None = None
-) -> Suite:
+) -> AnySuite:
     """Read a suite, take the profile's values over the common ones, then ``changes``, and check every name.
+
+    Of a suite on several data sets, what the file says of one stands over what is common, the profile's included.
 
     Args:
         dataset: run it on this data set instead of its own; its gates were set for its own and only mark the boards.
@@ -202,24 +242,47 @@ def load_suite(
     if not isinstance(profiles, dict) or profile not in profiles:
         known = list(profiles) if isinstance(profiles, dict) else []
         raise registry.unknown("profile", profile, known)
-    merged = _merge(_merge(_merge(text, profiles[profile] or {}), {"profile": profile}), changes or {})
-    own = merged.get("dataset")
-    if dataset is not None and dataset != own and isinstance(own, str):
-        dataset_card(dataset)
-        merged = _retarget(merged, own, dataset) | {"dataset": dataset, "written_for": own, "override_gates": True}
+    merged = _merge(_merge(text, profiles[profile] or {}), {"profile": profile})
+    if ("dataset" in merged) == ("datasets" in merged):
+        found = "names both" if "dataset" in merged else "names neither"
+        raise SetupError(
+            f"{path.name} should name its dataset, or several datasets; it {found}",
+            "dataset: NAME, or datasets: {NAME: what differs there, …}",
+        )
+    kind: type[AnySuite] = JointSuite if "datasets" in merged else Suite
+    if kind is Suite:
+        merged = _on(_merge(merged, changes or {}), dataset)
+    elif dataset is None:
+        merged = _on_each(merged, changes or {}, path.name)
+    else:
+        raise SetupError(
+            f"{path.name} holds several data sets: it cannot be run on {dataset} instead", "leave --dataset out"
+        )
     try:
-        suite = Suite.model_validate(merged)
+        suite = kind.model_validate(merged)
     except ValidationError as error:
         raise _readable(error, path.name) from error
     check_names(suite)
     return suite
 
 
-def check_names(suite: Suite) -> None:
+def check_names(suite: AnySuite) -> None:
     """Every track, data set, network, method, variant form, metric and gate names something that exists."""
     for name in (suite.suite, suite.profile):
         if not SAFE_NAME.fullmatch(name):
             raise SetupError(f"{name!r} is not a name", "use letters, digits, '_', '-' and '.', no path separators")
+    for part in suite.parts:
+        _check_part(part)
+    for track in [*suite.primary, *suite.notes, *(claim.track for claim in suite.claims)]:
+        if track not in suite.track_names:
+            raise registry.unknown("track of this suite", track, suite.track_names)
+    for metric in suite.primary.values():
+        registry.entry("metric", metric)
+    for claim in suite.claims:
+        _check_claim(suite, claim)
+
+
+def _check_part(suite: Suite) -> None:
     card = dataset_card(suite.dataset)
     for subject in [*suite.subjects, *_judges(suite)]:
         parsed = SubjectName.parse(subject)
@@ -232,26 +295,17 @@ def check_names(suite: Suite) -> None:
             raise registry.unknown("subject with a gate", gated, suite.subjects)
     if len(set(suite.seeds)) != len(suite.seeds):
         raise SetupError(f"suite {suite.suite} names a seed twice: {suite.seeds}", "name each once")
-    for track, metric in suite.primary.items():
-        if track not in suite.tracks:
-            raise registry.unknown("track of this suite", track, suite.tracks)
-        registry.entry("metric", metric)
     for track, blocks in suite.tracks.items():
         if track not in TRACKS:
             raise registry.unknown("track", track, TRACKS)
         for block in blocks:
             _check_block(suite, track, block, card.num_classes)
-    for track in [*suite.notes, *(claim.track for claim in suite.claims)]:
-        if track not in suite.tracks:
-            raise registry.unknown("track of this suite", track, suite.tracks)
-    for claim in suite.claims:
-        _check_claim(suite, claim)
 
 
-def _check_claim(suite: Suite, claim: ClaimSpec) -> None:
+def _check_claim(suite: AnySuite, claim: ClaimSpec) -> None:
     claim.check(suite.rows(claim.track))
-    taken = [block.metrics for block in suite.tracks[claim.track]]
-    for stem in claim.metric:
+    taken = [block.metrics for block in suite.blocks(claim.track)]
+    for stem in claim.stems:
         if not any(metrics is None or stem in metrics for metrics in taken):
             known = dict.fromkeys(name for metrics in taken for name in metrics or ())
             raise registry.unknown(f"metric of the {claim.track} track of this suite", stem, known)
@@ -329,6 +383,38 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _on(text: dict[str, Any], dataset: str | None) -> dict[str, Any]:
+    """The suite on its own data set, or on another one."""
+    own = text["dataset"]
+    if dataset is None or dataset == own or not isinstance(own, str):
+        return text
+    dataset_card(dataset)
+    named: dict[str, Any] = _retarget(text, own, dataset)
+    return named | {"dataset": dataset, "written_for": own, "override_gates": True}
+
+
+def _on_each(text: Mapping[str, Any], changes: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """The common fields, and for each of its data sets a whole suite: what it says itself stands over what is common.
+
+    Raises:
+        SetupError: there is no data set, or one says what has to be the same on all.
+    """
+    every = text["datasets"]
+    if not isinstance(every, Mapping) or not every:
+        raise SetupError(f"{file}: datasets should be a mapping", "datasets: {NAME: what differs there, …}")
+    common = {key: value for key, value in text.items() if key != "datasets"}
+    shared = {key: value for key, value in common.items() if key in AnySuite.model_fields}
+    parts = {}
+    for name, own in every.items():
+        if not isinstance(own, Mapping | None):
+            raise SetupError(f"{file}: datasets.{name} should be a mapping, got {own!r}", "write what differs there")
+        for key in own or {}:
+            if key in AnySuite.model_fields or key == "dataset":
+                raise SetupError(f"{file}: datasets.{name}.{key} is the same on all data sets", "write it above them")
+        parts[name] = _merge(_merge(common, own or {}), changes) | {"dataset": name}
+    return shared | {"datasets": parts}
+
+
 def _retarget(value: Any, old: str, new: str) -> Any:
     """``network.OLD.training`` → ``network.NEW.training`` wherever a subject is named, keys included."""
     if isinstance(value, Mapping):
@@ -339,14 +425,19 @@ def _retarget(value: Any, old: str, new: str) -> Any:
     return ".".join([parts[0], new, *parts[2:]]) if len(parts) in (3, 4) and parts[1] == old else value
 
 
+_MODELS: tuple[type[BaseModel], ...] = (
+    *(JointSuite, Suite, Block, MethodSpec, RecipeSpec),
+    *(ClaimSpec, Side, VerdictSpec, GainSpec, GuardSpec),
+)
+
+
 def _readable(error: ValidationError, file: str) -> SetupError:
     """The first of pydantic's complaints in one line, with the nearest key for an unknown one."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        models: tuple[type[BaseModel], ...] = (Suite, Block, MethodSpec, RecipeSpec, ClaimSpec, Side)
-        wrong = registry.unknown("key", key, {name for model in models for name in model.model_fields})
+        wrong = registry.unknown("key", key, {name for model in _MODELS for name in model.model_fields})
         return SetupError(
             f"{file}: {place}: {str(wrong).splitlines()[0]}", "bench/plan/suite.py and claims.py explain them"
         )

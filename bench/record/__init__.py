@@ -18,6 +18,8 @@ from bench.record.models import (
     Claim,
     Cost,
     DamagedRecord,
+    Gain,
+    Guard,
     Identity,
     IndexedCell,
     Reading,
@@ -27,6 +29,7 @@ from bench.record.models import (
     StoreError,
     StoreFull,
     SuiteIndex,
+    VerdictRule,
     board_name,
 )
 from bench.record.store import Leftover, Problem, Store
@@ -38,6 +41,8 @@ __all__ = [
     "Claim",
     "Cost",
     "DamagedRecord",
+    "Gain",
+    "Guard",
     "Identity",
     "IndexedCell",
     "Leftover",
@@ -50,6 +55,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "SuiteIndex",
+    "VerdictRule",
     "board_name",
     "write_atomic",
 ]

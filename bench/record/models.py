@@ -119,10 +119,33 @@ class IndexedCell(_Data):
 class RowName(_Data):
     """A row of a track's board, in the words of the boards."""
 
+    dataset: str = ""  # an older index names none: its board has one alone
     subject: str
     condition: str
     method: str
     variant: str
+
+
+class Gain(_Data):
+    """A metric that a verdict asks to gain, and which way a gain goes: its card's way when left out."""
+
+    metric: str  # stem
+    better: Literal["higher", "lower"] | None = None
+
+
+class Guard(_Data):
+    """A metric that a verdict allows to fall, in its good direction, by no more than the margin."""
+
+    metric: str  # stem
+    margin: float  # at most 0
+
+
+class VerdictRule(_Data):
+    """When the first row of a pair is said to buy something: a metric of every group gains, and the guard is kept."""
+
+    gains: dict[str, tuple[Gain, ...]]  # name of the group → its metrics
+    guard: Guard
+    across: int  # data sets that have to agree for a verdict across them
 
 
 class Claim(_Data):
@@ -135,6 +158,7 @@ class Claim(_Data):
     margin: float = 0.0  # holds when the interval of the difference, in the good direction, lies above
     control: str | None = None  # method whose value, on the same subject and condition, is taken off each side
     pairs: tuple[tuple[RowName, RowName], ...]
+    verdict: VerdictRule | None = None  # then ``metrics`` are all that it reads, and each pair gets one
 
 
 class SuiteIndex(_Data):

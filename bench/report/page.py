@@ -8,6 +8,7 @@ from urllib.parse import quote
 from bench.leaderboard import Boards
 from bench.record import write_atomic
 from bench.report import view
+from bench.report.verdicts import verdicts
 
 TEMPLATE = Path(__file__).parent / "templates" / "board.html"
 
@@ -30,7 +31,14 @@ def write_page(boards: Boards, folder: Path, pictures: Sequence[Path] = ()) -> P
     ]
     tracks = view.tracks(boards)
     tables = [name for name in ("claims", *boards.wide) if (folder / f"{name}.csv").is_file()]
-    page = template.render(board=boards.board, claims=view.claims(boards), tracks=tracks, tables=tables, pictures=found)
+    page = template.render(
+        board=boards.board,
+        verdicts=verdicts(boards),
+        claims=view.claims(boards),
+        tracks=tracks,
+        tables=tables,
+        pictures=found,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "index.html", (page.rstrip() + "\n").encode())
     return folder / "index.html"

@@ -11,8 +11,10 @@ from rich.text import Text
 from bench.leaderboard import Boards
 from bench.record import Reading, Record
 from bench.report import view
+from bench.report.verdicts import Verdicts, verdicts
 
 _VERDICTS = {"holds": "green", "fails": "bold red", "unclear": "yellow", "no value": "red"}
+_JUDGED = {"supported": "green", "mixed": "yellow", "not supported": "bold red", "undecided": "red"}
 _HEAD, _METHOD = 10, 26  # characters: a head's before it is folded, a method's before it gives way
 _ROOM = 3  # columns that a table spends on each of its own besides the text
 
@@ -21,7 +23,7 @@ def print_boards(boards: Boards, console: Console) -> None:
     """One table a group, the tracks one after the other; below each track what has no result, with its reason.
 
     Metrics besides the one that ranks are shown as far as the console is wide. Last, what the suite claims, and what
-    the records answer.
+    the records answer; then its verdicts.
     """
     for track in view.tracks(boards):
         console.print(Text(f"\n{track.name} — {track.summary}", style="bold"))
@@ -36,6 +38,7 @@ def print_boards(boards: Boards, console: Console) -> None:
             for line in lines:
                 console.print(Text(f"{heading}: {line}", style=style))
     _print_claims(view.claims(boards), console)
+    _print_verdicts(verdicts(boards), console)
 
 
 def _print_claims(claims: view.Claims, console: Console) -> None:
@@ -48,6 +51,20 @@ def _print_claims(claims: view.Claims, console: Console) -> None:
         lines = Table.grid(padding=(0, 2))
         for answer in claim.answers:
             lines.add_row(Text(answer.verdict, style=_VERDICTS[answer.verdict]), Text(_said(answer), overflow="fold"))
+        console.print(lines)
+
+
+def _print_verdicts(found: Verdicts, console: Console) -> None:
+    if not found.devices:
+        return
+    console.print(Text(f"\nverdicts — {found.summary}", style="bold"))
+    for device in found.devices:
+        source = f" ({device.source})" if device.source else ""
+        console.print(Text(f"\n{device.claim}{source}").append(f"\n{device.rule}", style="dim"))
+        lines = Table.grid(padding=(0, 2))
+        for one in device.judgements:
+            said = Text("\n".join([f"{one.place}: {one.reason}", *one.numbers]), overflow="fold")
+            lines.add_row(Text(one.verdict, style=_JUDGED[one.verdict]), said)
         console.print(lines)
 
 

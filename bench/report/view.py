@@ -88,15 +88,23 @@ class Claims:
 def claims(boards: Boards) -> Claims:
     """The suite's claims and what the records answer, as text."""
     rows: list[dict[Any, Any]] = [] if boards.claims is None else boards.claims.to_dict("records")
-    decimals = {
-        (track, metric["metric"]): metric.get("decimals", 4)
-        for track, sidecar in boards.sidecars.items()
-        for metric in sidecar["metrics"]
-    }
+    rows = [row for row in rows if not row.get("part")]  # parts of verdicts are told by bench/report/verdicts.py
+    decimals = decimals_of(boards)
+    if len({row["dataset"] for row in rows}) == 1:
+        rows = [row | {"dataset": ""} for row in rows]  # it goes without saying
     return Claims(
         summary=f"{_counts(rows)}; comparisons: {len(rows)}, each at 95 %, not corrected for their number",
         claims=tuple(_claim(head, list(members), decimals) for head, members in groupby(rows, key=_claimed)),
     )
+
+
+def decimals_of(boards: Boards) -> dict[tuple[str, str], int]:
+    """(track, metric) → decimals of its numbers."""
+    return {
+        (track, metric["metric"]): metric.get("decimals", 4)
+        for track, sidecar in boards.sidecars.items()
+        for metric in sidecar["metrics"]
+    }
 
 
 def tracks(boards: Boards) -> list[Track]:
@@ -229,25 +237,32 @@ def _counts(rows: Iterable[Mapping[Any, Any]]) -> str:
 
 
 def _answer(row: Mapping[Any, Any], decimals: int) -> Answer:
-    fields = [(str(row[f"of_{name}"]), str(row[f"against_{name}"])) for name in ROW]
-    hidden = ("", "default")
-    shared = [of for of, against in fields if of == against and of not in hidden]
-    apart = [both for both in fields if both[0] != both[1]]
+    place, of, against = names_apart(row)
     has_value = not pd.isna(row["difference"])
     return Answer(
         verdict=row["verdict"],
-        place=" · ".join(shared),
-        of=" · ".join(of for of, _ in apart),
-        against=" · ".join(against for _, against in apart),
+        place=" · ".join(filter(None, (row["dataset"], place))),
+        of=of,
+        against=against,
         metric=row["metric"] + (", lower is better" if row["better"] == "lower" else ""),
         values=f"{row['of_value']:.{decimals}f} against {row['against_value']:.{decimals}f}" if has_value else "",
-        difference=_signed_with_interval(row, decimals) if has_value else "",
+        difference=signed_with_interval(row, decimals) if has_value else "",
         seeds=_whole(row["n_seeds"]) if has_value else "",
         reason=row["reason"],
     )
 
 
-def _signed_with_interval(row: Mapping[Any, Any], decimals: int) -> str:
+def names_apart(row: Mapping[Any, Any]) -> tuple[str, str, str]:
+    """What both rows of a comparison share, and what names the first and the second."""
+    fields = [(str(row[f"of_{name}"]), str(row[f"against_{name}"])) for name in ROW]
+    hidden = ("", "default")
+    shared = [of for of, against in fields if of == against and of not in hidden]
+    apart = [both for both in fields if both[0] != both[1]]
+    return " · ".join(shared), " · ".join(of for of, _ in apart), " · ".join(against for _, against in apart)
+
+
+def signed_with_interval(row: Mapping[Any, Any], decimals: int) -> str:
+    """The difference of a row of ``claims.csv``, with the interval that it has."""
     value, low, high = (_signed(row[name], decimals) for name in ("difference", "ci_low", "ci_high"))
     return value if pd.isna(row["ci_low"]) else f"{value} [{low}, {high}]"
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from PIL import Image
 
 from bench.contract import TIMED_UNITS
 from bench.execute.cell import Run, run_cell
@@ -80,6 +82,48 @@ def faults(*names: str, **block: Any) -> dict[str, Any]:
 def blocks(suite: Mapping[str, Any]) -> list[Any]:
     """The blocks of a suite's adversarial track."""
     return [suite["tracks"]["adversarial"]]
+
+
+def on_two_data_sets(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A suite on the digits, two seeds, and on pictures of a dark and a bright class, one seed and another recipe."""
+    for name, brightness in (("dark", 60), ("bright", 180)):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(40):
+            noise = np.random.default_rng([brightness, number]).normal(brightness, 30, (16, 16, 3))
+            picture = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
+            picture.save(folder / "photos" / name / f"{number}.png")
+    common = {name: SUITE[name] for name in ("version", "protocol", "batch_size", "timeout_s", "recipes")}
+    tracks = {
+        "training": {"subjects": ["mlp"], "methods": ["sgd"]},
+        "inversion": {
+            "methods": ["pixel_ascent", "noise_search"],
+            "images": 8,
+            "budget": 20,
+            "metrics": ["referee_agreement", "inversion_accuracy"],
+        },
+    }
+    pictures = {
+        "folder": str(folder / "photos"),
+        "seeds": [7],
+        "subjects": ["mlp.imagefolder.sgd"],
+        "referee": "mlp.imagefolder.adamw",
+        "recipes": {"default": {"epochs": 2, "images": 40}},
+        "real_images": 8,
+    }
+    steps = [{"method": "pixel_ascent"}, {"method": "noise_search"}]
+    claim = {"claim": "Steps beat chance.", "track": "inversion", "metric": "referee_agreement", "pairs": [steps]}
+    suite = {
+        **common,
+        "suite": "two",
+        "seeds": [0, 1],
+        "tracks": tracks,
+        "claims": [claim],
+        "datasets": {
+            "digits": {"subjects": ["mlp.digits.sgd"], "referee": "mlp.digits.adamw", "real_images": 30},
+            "imagefolder": pictures,
+        },
+    }
+    return suite | changes
 
 
 def write_suite(place: Path, suite: Mapping[str, Any] = SUITE, /, **changes: Any) -> Path:

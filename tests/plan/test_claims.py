@@ -38,6 +38,10 @@ def attributions(*pairs: Any, **changes: Any) -> dict[str, Any]:
     return claim(*found, track="attribution", metric="insertion_auc", **changes)
 
 
+def row(subject: str, condition: str, method: str, variant: str) -> Row:
+    return Row("digits", subject, condition, method, variant)
+
+
 def compared(folder: Path, text: dict[str, Any]) -> list[tuple[Row, Row]]:
     suite = load(folder, text)
     return suite.claims[0].compared(suite.rows(text["track"]))
@@ -48,7 +52,7 @@ def compared(folder: Path, text: dict[str, Any]) -> list[tuple[Row, Row]]:
 
 def test_what_a_pair_leaves_open_is_equal_on_both_sides(tmp_path: Path):
     assert compared(tmp_path, claim()) == [
-        (Row(network, "", "adamw", "default"), Row(network, "", "sgd", "default")) for network in ("mlp", "cnn")
+        (row(network, "", "adamw", "default"), row(network, "", "sgd", "default")) for network in ("mlp", "cnn")
     ]
 
 
@@ -56,7 +60,7 @@ def test_conditions_and_methods_are_crossed(tmp_path: Path):
     text = claim(({"subject": MLP}, {"subject": CNN}), track="adversarial", metric="success_rate")
     rows = [(bound, attack) for bound in ("linf_8_255", "l2_1_2") for attack in ("fgsm", "pgd")]
     assert compared(tmp_path, text) == [
-        (Row(MLP, bound, attack, "default"), Row(CNN, bound, attack, "default")) for bound, attack in rows
+        (row(MLP, bound, attack, "default"), row(CNN, bound, attack, "default")) for bound, attack in rows
     ]
 
 
@@ -68,9 +72,9 @@ def test_rows_that_stand_on_one_side_alone_are_not_compared(tmp_path: Path):
 def test_sides_may_name_several_things_and_what_one_names_holds_for_both(tmp_path: Path):
     few = {"method": "smooth_grad", "variant": "few"}
     text = attributions((few, {"method": "gradient", "variant": "default"}))
-    assert compared(tmp_path, text) == [(Row(MLP, "", "smooth_grad", "few"), Row(MLP, "", "gradient", "default"))]
+    assert compared(tmp_path, text) == [(row(MLP, "", "smooth_grad", "few"), row(MLP, "", "gradient", "default"))]
     text = attributions(({"method": "gradient"}, {"subject": CNN, "method": "random_map"}))
-    assert compared(tmp_path, text) == [(Row(CNN, "", "gradient", "default"), Row(CNN, "", "random_map", "default"))]
+    assert compared(tmp_path, text) == [(row(CNN, "", "gradient", "default"), row(CNN, "", "random_map", "default"))]
 
 
 def test_filters_leave_rows_out(tmp_path: Path):
@@ -78,7 +82,7 @@ def test_filters_leave_rows_out(tmp_path: Path):
     both = claim(({"method": "pgd"}, {"method": "fgsm"}), track="adversarial", metric="success_rate")
     chosen = both | {"subjects": [CNN], "conditions": ["l2_1_2"], "variants": ["default"]}
     assert len(compared(tmp_path, both)) == 4
-    assert compared(tmp_path, chosen) == [(Row(CNN, "l2_1_2", "pgd", "default"), Row(CNN, "l2_1_2", "fgsm", "default"))]
+    assert compared(tmp_path, chosen) == [(row(CNN, "l2_1_2", "pgd", "default"), row(CNN, "l2_1_2", "fgsm", "default"))]
 
 
 def test_the_control_is_not_compared_with_itself(tmp_path: Path):
@@ -206,10 +210,10 @@ def test_every_row_of_a_claim_is_a_planned_cell(tmp_path: Path):
     """The index names rows in the words of its cells, or they would never be found."""
     index = index_of(tiny.plan_of(tmp_path, claims=[claim(({"method": "pgd"}, {"method": "fgsm"}), **ADVERSARIAL)]))
     cells = {
-        (who.subject, who.condition, who.method, who.variant)
+        (who.dataset, who.subject, who.condition, who.method, who.variant)
         for who in (cell.identity for cell in index.cells if cell.identity.track == "adversarial")
     }
-    named = {tuple(row.model_dump().values()) for found in index.claims for pair in found.pairs for row in pair}
+    named = {tuple(side.model_dump().values()) for found in index.claims for pair in found.pairs for side in pair}
     assert len(named) == 2 and named <= cells
 
 
@@ -218,5 +222,5 @@ ADVERSARIAL = {"track": "adversarial", "metric": "success_rate"}
 
 def test_a_claim_is_read_without_a_suite():
     spec = ClaimSpec.model_validate(claim())
-    rows = [Row("mlp", "", method, "default") for method in ("sgd", "adamw")]
+    rows = [row("mlp", "", method, "default") for method in ("sgd", "adamw")]
     assert spec.compared(rows) == [(rows[1], rows[0])]
