@@ -67,7 +67,8 @@ def cosine_term(
         return ((unit @ unit.T).abs() * chosen).sum() / chosen.sum().clamp(min=1)
     sizes = group_sums(torch.ones_like(unit[:, :1]), group)
     inside = group_sums(unit, group).square().sum() - unit.square().sum()
-    return inside / (sizes * (sizes - 1)).sum().clamp(min=1)
+    count = (sizes * (sizes - 1)).sum()
+    return inside / count.clamp(min=1) * (count > 0)  # without pairs what is left of the difference is rounding
 
 
 def orthogonality_term(features: Tensor, *, normalise: bool = True) -> Tensor:

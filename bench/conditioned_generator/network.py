@@ -191,8 +191,9 @@ class _Block(nn.Module):
 
     def forward(self, maps: Tensor, kept: Tensor | None) -> Tensor:
         """(B, D, h, w) → (B, D', h', w')."""
-        if self.side:
-            maps = F.interpolate(maps, (self.side, self.side))
+        if self.side:  # never smaller: a large matrix would lose rows
+            side = max(self.side, maps.shape[-1])
+            maps = F.interpolate(maps, (side, side))
         maps = self.convolution(maps)
         if self.norm is None:
             return maps

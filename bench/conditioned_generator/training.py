@@ -4,7 +4,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bench.conditioned_generator import losses
 from bench.conditioned_generator.conditions import class_map, default_temperature, first_argmax, soft_vectors
 from bench.conditioned_generator.network import Body, Condition, Generator, Matrix, chain_for, fitting_matrix
-from bench.contract import Classifier, Diverged, SetupError, Task, seed_for
+from bench.contract import BudgetExceeded, Classifier, Diverged, SetupError, Task, seed_for
 from bench.ops import finite, step_factor, total_variation
 
 DROPOUT = {"none": (0.0, 0.0), "light": (0.0, 0.1), "heavy": (0.5, 0.5)}  # early and late stages [our choice]
@@ -104,10 +104,14 @@ class Recipe:
         conditioned = len(self.classes(model.num_classes))
         if self.condition == "none" and self.matrix == "none":
             raise SetupError("condition and matrix are both none", "the generator must be told the class somehow")
-        if self.temperature is not None and not self.temperature > 0:
-            raise SetupError(f"temperature is {self.temperature}", "it has to be above 0")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise SetupError(f"temperature is {self.temperature}", "it has to be above 0 and finite")
         if self.dropout_rate is not None and not 0 <= self.dropout_rate < 1:
             raise SetupError(f"dropout_rate is {self.dropout_rate}", "it has to be in [0, 1)")
+        if self.dropout_rate and self.dropout == "none":
+            raise SetupError(
+                f"dropout_rate is {self.dropout_rate} and dropout none", "dropout=heavy drops in all stages"
+            )
         if self.batch_size is not None and self.batch_size < 2:
             raise SetupError(f"batch_size is {self.batch_size}", "pairs need at least 2 images")
         weights = {name: getattr(self, name) for name in WEIGHTS}
@@ -137,9 +141,13 @@ class Recipe:
         affordable = (task.budget * len(task) - PROBE) // (2 * STEPS)
         return min(max(affordable, 2 * len(self.classes(task.model.num_classes))), BATCH)
 
+    def passes_per_image(self) -> int:
+        """What an image of a step costs: forward and backward, again under noise, three for the gradient's norm."""
+        return 2 + 2 * bool(self.perturbed_kl or self.perturbed_cross_entropy) + 3 * bool(self.gradient_norm)
+
     def too_dear(self, task: Task) -> str | None:
         """Why the budget does not pay for one step, or None."""
-        needed, allowed = PROBE + 2 * self.batch(task), task.budget * len(task)
+        needed, allowed = PROBE + self.passes_per_image() * self.batch(task), task.budget * len(task)
         return f"needs {needed} passes for a first step, the cell has {allowed}" if needed > allowed else None
 
 
@@ -162,16 +170,16 @@ class Additions:
 
     Args:
         picture: (images, latents) → images, a last stage of the generator, at sampling too.
+        own_latents: numbers at the end of z that ``picture`` alone gets.
         show: (images, generator of random numbers) → what the subject sees of them in training.
         terms: (images, labels, tap's features) → name → () further terms of the loss, their weights included. Called
             after the subject has seen the images that ``show`` made.
-        around: (subject) → a context for the whole training: hooks come and go with it.
     """
 
     picture: Callable[[Tensor, Tensor], Tensor] = lambda images, latents: images
+    own_latents: int = 0
     show: Callable[[Tensor, torch.Generator], Tensor] = lambda images, draws: images
     terms: Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]] = lambda images, labels, features: {}
-    around: Callable[[Classifier], AbstractContextManager[Any]] = nullcontext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +192,7 @@ class Trained:
         classes: (N,) int64 the subject's class of each conditioned one.
         outputs: K.
         leaders: place → the place whose soft vector it shares (see ``sample``).
-        picture: the generator's last stage, see ``Additions``.
+        additions: what the method added.
         history: term → its value at some of the steps.
         counts: what was counted on the way: steps, rows without length, steps without a same-class pair.
     """
@@ -194,7 +202,7 @@ class Trained:
     classes: Tensor
     outputs: int
     leaders: Mapping[int, int]
-    picture: Callable[[Tensor, Tensor], Tensor]
+    additions: Additions
     history: Mapping[str, list[float]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
 
@@ -205,10 +213,11 @@ class Trained:
         that the share of diversity that comes from the latent can be measured.
         """
         distributions, places = self._distributions(task, labels)
-        latents = task.draws("latent", self.generator.latent)
+        latents = task.draws("latent", self.generator.latent + self.additions.own_latents)
         kept = task.draws("dropout", sum(self.generator.dropped), law="uniform") if self.recipe.dropout_on else None
         with torch.no_grad():
-            return finite(self.picture(self.generator(latents, distributions, places, kept), latents))
+            plain = self.generator(latents[:, : self.generator.latent], distributions, places, kept)
+            return finite(self.additions.picture(plain, latents))
 
     def wanted(self, task: Task, labels: Tensor) -> Tensor:
         """(B, K) the probabilities asked for: the soft vector where there is one, else one-hot at the label."""
@@ -251,7 +260,10 @@ def train_generator(task: Task, recipe: Recipe, labels: Tensor, additions: Addit
     classes = torch.tensor(recipe.classes(model.num_classes), device=device)
     places_of(labels, classes)
     if recipe.batch(task) < 2 * len(classes):
-        warnings.warn(f"batches of {recipe.batch(task)} hold few pairs of {len(classes)} classes", stacklevel=2)
+        warnings.warn(
+            f"batches of {recipe.batch(task)} images: two of each of {len(classes)} classes are {2 * len(classes)}",
+            stacklevel=2,
+        )
     weights = torch.Generator().manual_seed(seed_for(task.seed, "generator"))
     generator = Generator(
         classes=len(classes),
@@ -276,7 +288,7 @@ def train_generator(task: Task, recipe: Recipe, labels: Tensor, additions: Addit
         classes=classes,
         outputs=model.num_classes,
         leaders=_leaders(task, labels),
-        picture=additions.picture,
+        additions=additions,
         history=run.history(),
         counts=run.counts(),
     )
@@ -298,6 +310,7 @@ class _Run:
         self.additions = additions
         self.batch_size = recipe.batch(task)
         self.noted: list[dict[str, Tensor]] = []
+        self.looked = 0  # rows of it that were looked at
         self.dead = torch.zeros((), dtype=torch.int64, device=task.device)
         self.without_pair = torch.zeros((), dtype=torch.int64, device=task.device)
 
@@ -305,13 +318,22 @@ class _Run:
         """Show the subject a few images: its answers have to be what the terms are made for.
 
         Raises:
-            SetupError: another shape, numbers that are not finite, or probabilities where logits are expected.
+            SetupError: it takes other images, or answers with another shape, with numbers that are not finite, or with
+                probabilities where logits are expected.
         """
         model = self.task.model
         shape = (PROBE, *model.image_shape)
         images = torch.rand(shape, generator=self.draws, device=self.task.device)
-        with torch.no_grad():
-            outputs = model.observe(images, (self.recipe.tap,)).logits
+        try:
+            with torch.no_grad():
+                outputs = model.observe(images, (self.recipe.tap,)).logits
+        except (BudgetExceeded, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, AssertionError) as problem:  # the ways in which layers refuse a shape
+            reason = str(problem).strip().split("\n")[0]
+            raise SetupError(
+                f"{model.name} cannot take images of {model.image_shape}: {reason}", "give it the shape it was made for"
+            ) from problem
         check_answers(outputs, model.num_classes, self.recipe.outputs, model.name)
 
     def train(self) -> None:
@@ -322,7 +344,7 @@ class _Run:
         optimiser = torch.optim.Adam(parameters, lr=recipe.step_size, betas=betas, weight_decay=decay)
         passes, allowed = task.model.passes, task.budget * len(task) - PROBE
         self.steps, steps = 0, recipe.steps or 1
-        with self.additions.around(task.model), _differentiable(task.model, bool(recipe.gradient_norm)):
+        with _differentiable(task.model, bool(recipe.gradient_norm)):
             start = passes.total
             while self.steps < steps:
                 if recipe.schedule == "cosine":
@@ -336,7 +358,7 @@ class _Run:
                     self.cost = passes.total - start
                     steps = min(recipe.steps or sys.maxsize, allowed // self.cost)
                 if self.steps % LOOK_EVERY == 0 or self.steps == steps:
-                    self._check(total)
+                    self._look()
 
     def _step(self) -> Tensor:
         """() the loss of one fresh batch."""
@@ -346,7 +368,8 @@ class _Run:
         wanted, places, latents, kept = self._batch()
         labels = self.classes[places]
         target = padded(wanted, self.classes, model.num_classes)
-        images = self.additions.picture(self.generator.train()(latents, wanted, places, kept), latents)
+        plain = self.generator.train()(latents[:, : recipe.latent], wanted, places, kept)
+        images = self.additions.picture(plain, latents)
         seen = model.observe(self.additions.show(images, self.draws), (recipe.tap,))
         features = seen.features[recipe.tap].flatten(1)
         log_probs = losses.log_probabilities(seen.logits, recipe.outputs)
@@ -392,7 +415,7 @@ class _Run:
         """(B, N) distributions, (B,) class places, (B, latent) latents, (B, channels) dropout numbers."""
         recipe, size, count = self.recipe, self.batch_size, len(self.classes)
         own: dict[str, Any] = {"generator": self.draws, "device": self.task.device}
-        latents = torch.randn(size, recipe.latent, **own)
+        latents = torch.randn(size, recipe.latent + self.additions.own_latents, **own)
         if recipe.condition == "soft":
             wanted = soft_vectors(torch.randn(size, count, **own), temperature_of(recipe, count))
             places = first_argmax(wanted)
@@ -421,10 +444,19 @@ class _Run:
         ordered = labels.sort().values
         self.without_pair += (ordered[1:] != ordered[:-1]).all().long()
 
-    def _check(self, total: Tensor) -> None:
-        if not total.isfinite():
-            last = {name: float(value) for name, value in self.noted[-1].items()}
-            raise Diverged(f"the loss is {float(total)} at step {self.steps}: {last}")
+    def _look(self) -> None:
+        """Whether all losses since the last look were finite: the only wait for the device.
+
+        Raises:
+            Diverged: naming the first step without a finite loss, and its terms.
+        """
+        fresh = torch.stack([row["loss"] for row in self.noted[self.looked :]])
+        lost = (~fresh.isfinite()).nonzero()
+        if len(lost):
+            step = self.looked + int(lost[0])
+            loss, *terms = (f"{name} {float(value):.3g}" for name, value in self.noted[step].items())
+            raise Diverged(f"the {loss} at step {step + 1}: {', '.join(terms)}")
+        self.looked = len(self.noted)
 
     def history(self) -> dict[str, list[float]]:
         """Term → value at up to ``KEPT`` steps, spread evenly; "step" says which."""

@@ -124,7 +124,8 @@ class Classifier(nn.Module):
         def keep(tensor: Tensor) -> Tensor:
             if not isinstance(tensor, Tensor):
                 raise SetupError(
-                    f"{self.name}: tap {tap!r} gives a {type(tensor).__name__}, not a tensor", "tap elsewhere"
+                    f"{self.name}: tap {tap!r} gives a {type(tensor).__name__}, not a tensor",
+                    f"it has: {', '.join(self.taps)}",
                 )
             own = _first(tensor, images)
             seen[tap] = own.mean((2, 3)) if tap == PENULTIMATE and own.ndim == 4 else own
