@@ -24,7 +24,8 @@ def latent_variance_share(*, referee_features: Tensor, latent_groups: Tensor) ->
     ignored and the condition is the only source of diversity; 1 is the reverse.
     Source: this ratio is the definition: the within-group and the total mean square of one-way analysis of variance.
     Beware: a share says nothing of the whole: of two nearly equal images all the variance may come from the latent.
-    It is noisy with few groups, and what else is random in a method (dropout, say) counts as latent.
+    It is noisy with few groups, and what else is random in a method counts as latent: the same generators (``ni_v1`` on
+    MNIST) had 0.12 to 0.20 as they are and 0.81 to 0.96 with dropout while sampling.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the images of one class.

@@ -28,6 +28,8 @@ def two_sample_accuracy(*, referee_features: Tensor, real_referee_features: Tens
     Source: Lopez-Paz & Oquab 2017, section 3, arXiv:1610.06545; Xu et al. 2018, section 3, arXiv:1806.07755.
     Beware: 1/2 is best. Below, generated images are nearer to real ones than these are to each other; 0 is for copies
     of the reference images. Any small trait that all generated images share leads to 1, which does not say how small.
+    Images that come in pairs of one condition, as those of network inversion do, are each other's neighbours: pairs of
+    normal features that have only 5 % of the variance to themselves gave 0.81 where independent ones gave 0.50.
 
     Args:
         referee_features: (N, D) the referee's penultimate layer on the generated images.

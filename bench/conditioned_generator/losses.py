@@ -43,7 +43,7 @@ def cosine_term(
     centre: bool = False,
     absolute: bool = False,
 ) -> Tensor:
-    """() mean of F̂_i · F̂_j over the ordered pairs i ≠ j of the batch, in [−1/(B − 1), 1] over all pairs.
+    """() mean of F̂_i · F̂_j over the ordered pairs i ≠ j of the batch, with signs and over all pairs in [−1/(B − 1), 1].
 
     Source: arXiv:2407.18002 for the term [paper], 2505.23448 for the formula [follow-up]; same-class pairs, centring
     on the batch mean and absolute values are variants [our choice].
@@ -74,8 +74,8 @@ def cosine_term(
 def orthogonality_term(features: Tensor, *, normalise: bool = True) -> Tensor:
     """() 1/B² Σ_ij (A_ij − 1[i = j])², A the Gram matrix of the rows [follow-up 2411.17777; normaliser recalled].
 
-    Unit rows are our choice: raw ones (``normalise=False``) let the largest norm decide everything. Not below
-    max(0, 1/D − 1/B), the Welch bound [derived]. ‖F̂F̂ᵀ‖ = ‖F̂ᵀF̂‖, so the smaller of the two Gram matrices is made.
+    Unit rows are our choice: raw ones (``normalise=False``) let the largest norm decide everything. Of unit rows it is
+    not below max(0, 1/D − 1/B), the Welch bound [derived]. ‖F̂F̂ᵀ‖ = ‖F̂ᵀF̂‖, so the smaller Gram matrix is made.
     """
     rows = unit_rows(features) if normalise else features
     gram = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows

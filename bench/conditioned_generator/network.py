@@ -87,16 +87,17 @@ def fitting_matrix(matrix: Matrix, classes: int, image_shape: Sequence[int]) -> 
 class Generator(nn.Module):
     """Up-convolutions from [latent; condition] to a picture, the label's matrix put in on the way.
 
-    Widths, kernels and order (convolution, batch norm, channel dropout, ReLU) are group code's [group code]; the
-    squashing to [0, 1] and the second body are ours [our choice]. It draws nothing itself: what dropout keeps comes
-    in as numbers.
+    The order (convolution, batch norm, channel dropout, ReLU), and widths and kernels for 28 pixels, are group code's
+    [group code]; the squashing to [0, 1], other sizes and the second body are ours [our choice]. It draws nothing
+    itself: what dropout keeps comes in as numbers.
 
     Args:
         classes: N, conditioned classes.
         image_shape: (C, H, W).
         condition: what joins the latent: an embedding of the label, a linear map of a distribution, or nothing.
         matrix: what joins the map between early and late stages.
-        body: "transposed", or "resize": nearest resize and a 3×3 convolution, which leaves no checkerboards.
+        body: "transposed", or "resize": nearest resize and a 3×3 convolution from the second stage on, which leaves
+            no checkerboards.
         width: channels of the first stage (ngf).
         latent: numbers of z.
         dropout: (early, late) rates of channel dropout.

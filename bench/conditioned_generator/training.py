@@ -67,7 +67,7 @@ class Recipe:
     # how
     step_size: float = 5e-4  # Adam's [group code]
     weight_decay: float = 1e-6  # [group code]
-    batch_size: int | None = None  # when left out 512, or less where the budget would not pay for 500 steps
+    batch_size: int | None = None  # when left out 512, or fewer, so that 500 steps of two passes an image are paid for
     steps: int = 0  # 0: as many as the budget pays for
     schedule: Literal["constant", "cosine"] = "constant"  # of the step size
     first_moment: float = 0.9  # Adam's β₁
@@ -135,7 +135,7 @@ class Recipe:
         fitting_matrix(self.matrix, conditioned, model.image_shape)
 
     def batch(self, task: Task) -> int:
-        """Images of one step; two a class at least, when the recipe leaves it open [our choice]."""
+        """Images of one step; where the recipe leaves it open at least two a class, at most 512 [our choice]."""
         if self.batch_size is not None:
             return self.batch_size
         affordable = (task.budget * len(task) - PROBE) // (2 * STEPS)
@@ -193,8 +193,9 @@ class Trained:
         outputs: K.
         leaders: place → the place whose soft vector it shares (see ``sample``).
         additions: what the method added.
-        history: term → its value at some of the steps.
-        counts: what was counted on the way: steps, rows without length, steps without a same-class pair.
+        history: term → its value at some of the steps; terms of ``additions`` with their weights, others without.
+        counts: what was counted: steps, images of a step and its passes, rows without length, steps without a
+            same-class pair.
     """
 
     generator: Generator
@@ -242,7 +243,8 @@ class Trained:
 def train_generator(task: Task, recipe: Recipe, labels: Tensor, additions: Additions | None = None) -> Trained:
     """One generator for all images of the cell, trained on nothing but the subject's answers.
 
-    Every number comes from one generator on the task's device, seeded by the task. Spends as many passes as the cell
+    The weights come from a generator of random numbers on the CPU, all else from one on the task's device, both seeded
+    by the task. Spends as many passes as the cell
     has, or fewer when the recipe says how many steps.
 
     Args:
@@ -253,6 +255,7 @@ def train_generator(task: Task, recipe: Recipe, labels: Tensor, additions: Addit
     Raises:
         SetupError: settings that do not fit, a label that is not conditioned, or a subject whose answers are no logits;
             before the first step.
+        BudgetExceeded: the budget does not pay for the first step.
         Diverged: the loss is not finite.
     """
     model, device = task.model, task.device

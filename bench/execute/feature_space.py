@@ -76,7 +76,7 @@ def draw_features(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], folder:
 
 def _sides(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor]) -> Sides | Undefined:
     """The cell's images and features, those of the first classes that were asked for and have real images."""
-    roles = Roles(cell, lab, artifacts, Cost(), {})  # features are known from the readings: no network looks again
+    roles = Roles(cell, lab, artifacts, Cost(), {})  # where a metric took features, no network looks again
     found: dict[str, Any] = {}
     for name in ("generated", "referee_features", "labels", "real", "real_referee_features", "real_labels"):
         found[name] = roles.get(name)
