@@ -3,9 +3,11 @@
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,8 @@ class _Planner:
             raise SetupError(f"{subject} would judge itself", "name a referee of another architecture or seed")
         judge_key = self._network(judge, suite.referee_seed)[0] if judge else None
         self._check_images(track, block, subject, condition)
+        if common["is_reference"] and track in ("inversion", "visualization"):
+            self._check_left_over(track, block, condition)
         attack_key = self._attack(block, subject, condition, seed) if track == "detection" else None
         images = block.images if attack_key is None else 2 * self.cells[attack_key].images
         spec = common | {
@@ -341,20 +345,37 @@ class _Planner:
     def _check_images(self, track: str, block: Block, subject: str, condition: str) -> None:
         """The data set has the images that a block asks for, and can show them in the subject's size."""
         name, classes = self.suite.dataset, self.data.card.num_classes
-        places = self.data.select("test", block.images if track not in ("inversion", "visualization") else 1)
-        if track in ("inversion", "visualization"):
-            self.data.select("test", self.suite.real_images)
+        asked = {"real_images": ("test", self.suite.real_images)}
+        if track not in ("inversion", "visualization"):
+            asked = {"images": ("test", block.images)}
         if track in LEARNING_TRACKS:
-            self.data.select("train", block.references)
+            asked["references"] = ("train", block.references)
+        for key, (split, count) in asked.items():
+            try:
+                self.data.select(split, count)
+            except SetupError as problem:
+                raise SetupError(f"{key} of the {track} track: {problem}") from problem
         if (track == "inversion" or condition == "class") and not all(0 <= t < classes for t in block.targets or ()):
             raise SetupError(f"{track}: a target of {block.targets} is out of range", f"{name} has 0 to {classes - 1}")
         if condition.startswith("channel_") and not isinstance(model := self.model(subject), Unsupported):
             check_channels(model, condition.removeprefix("channel_"), block.targets or ())
         if not SubjectName.parse(subject).is_trained_here:
             shape = weights.public_card(subject).image_shape
-            shown = self.data.images("test", places[:1], eval_transform(subject, self.data.card))
+            shown = self.data.images("test", self.data.select("test", 1), eval_transform(subject, self.data.card))
             if tuple(shown.shape[1:]) != shape:
                 raise SetupError(f"{subject} takes images of shape {shape}, {name} has {tuple(shown.shape[1:])}")
+
+    def _check_left_over(self, track: str, block: Block, condition: str) -> None:
+        """Beside the real images that judge, enough are left for a method that shows real images."""
+        every, judges = self.data.labels("test"), self.suite.real_images
+        left = every[self.data.select("test", len(every))[judges:]]
+        classes = block.targets or range(self.data.card.num_classes)
+        asked = Counter(islice(cycle(classes), block.images)) if track == "inversion" or condition == "class" else {}
+        if len(left) < block.images or any((left == label).sum() < count for label, count in asked.items()):
+            raise SetupError(
+                f"{track}: {block.images} real images beside the {judges} that judge are not there",
+                f"lower images or real_images; {self.suite.dataset} has {len(every)} test images",
+            )
 
     # -- reasons to skip ---------------------------------------------------------------------------------------------
 
@@ -378,9 +399,10 @@ class _Planner:
         """Ask ``why_not`` with a task of as many empty images and, for subjects trained here, an untrained network."""
         spec = MethodSpec.model_validate_json(method)
         instance = registry.make_method(f"{track}/{spec.name}", spec.variant, spec.settings)
+        name = f"{track}/{spec.name}" + ("" if spec.variant == "default" else f" ({spec.variant})")
         ask: Callable[[Any], str | None] = getattr(instance, "why_not", lambda task: None)
         if track == "training":
-            return _answer(ask, training_stub(self.untrained(subject), self.data.card))
+            return _answer(name, ask, training_stub(self.untrained(subject), self.data.card))
         model = self.model(subject)
         if isinstance(model, Unsupported):
             return "unsupported", str(model)
@@ -388,15 +410,15 @@ class _Planner:
             return "skipped", f"needs logits, {subject} has none"
         if not model.num_classes and condition == "class":
             return "skipped", f"needs class logits, {subject} has none"
-        return _answer(ask, stub_task(track, model, condition, budget, images))
+        return _answer(name, ask, stub_task(track, model, condition, budget, images))
 
 
-def _answer(ask: Callable[[Any], str | None], task: Any) -> tuple[str, str] | None:
+def _answer(name: str, ask: Callable[[Any], str | None], task: Any) -> tuple[str, str] | None:
     """What a method's ``why_not`` says; a fault in it costs the method's own cells alone."""
     try:
         reason = ask(task)
-    except SetupError:
-        raise
+    except SetupError as problem:
+        raise SetupError(f"{name}: {problem}") from problem
     except Exception as error:
         return "failed", f"why_not: {type(error).__name__}: {error}"
     return ("skipped", reason) if reason else None

@@ -2,17 +2,17 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench import registry
 from bench.contract import TRACKS, Bound, SetupError
-from bench.plan.claims import ClaimSpec, Lines, Row, Side
-from bench.plan.verdicts import GainSpec, GuardSpec, VerdictSpec
+from bench.plan.claims import ClaimSpec, Lines, Row
 from bench.zoo.datasets import dataset_card, dataset_names
 from bench.zoo.networks import network_card
 from bench.zoo.weights import public_card
@@ -256,12 +256,13 @@ def load_suite(
         merged = _on_each(merged, changes or {}, path.name)
     else:
         raise SetupError(
-            f"{path.name} holds several data sets: it cannot be run on {dataset} instead", "leave --dataset out"
+            f"{path.name} holds several data sets: it cannot be run on {dataset} instead",
+            "leave --dataset out; --only 'NAME/*' runs one of its own",
         )
     try:
         suite = kind.model_validate(merged)
     except ValidationError as error:
-        raise _readable(error, path.name) from error
+        raise _readable(error, path.name, kind) from error
     check_names(suite)
     return suite
 
@@ -272,7 +273,12 @@ def check_names(suite: AnySuite) -> None:
         if not SAFE_NAME.fullmatch(name):
             raise SetupError(f"{name!r} is not a name", "use letters, digits, '_', '-' and '.', no path separators")
     for part in suite.parts:
-        _check_part(part)
+        try:
+            _check_part(part)
+        except SetupError as problem:
+            if part is suite:
+                raise
+            raise SetupError(f"on {part.dataset}: {problem}") from problem
     for track in [*suite.primary, *suite.notes, *(claim.track for claim in suite.claims)]:
         if track not in suite.track_names:
             raise registry.unknown("track of this suite", track, suite.track_names)
@@ -280,6 +286,10 @@ def check_names(suite: AnySuite) -> None:
         registry.entry("metric", metric)
     for claim in suite.claims:
         _check_claim(suite, claim)
+    judged = Counter((claim.track, claim.claim) for claim in suite.claims if claim.verdict is not None)
+    for (_, words), count in judged.items():
+        if count > 1:
+            raise SetupError(f"{count} verdicts are on the claim {words!r}", "boards tell them by it: word each anew")
 
 
 def _check_part(suite: Suite) -> None:
@@ -291,8 +301,8 @@ def _check_part(suite: Suite) -> None:
             if parsed.dataset != suite.dataset:
                 raise SetupError(f"subject {subject} was trained on {parsed.dataset}, the suite is on {suite.dataset}")
     for gated in suite.gates:
-        if gated not in {*suite.subjects, *_judges(suite)}:
-            raise registry.unknown("subject with a gate", gated, suite.subjects)
+        if gated not in (known := [*suite.subjects, *sorted(_judges(suite))]):
+            raise registry.unknown("subject with a gate", gated, dict.fromkeys(known))
     if len(set(suite.seeds)) != len(suite.seeds):
         raise SetupError(f"suite {suite.suite} names a seed twice: {suite.seeds}", "name each once")
     for track, blocks in suite.tracks.items():
@@ -425,21 +435,34 @@ def _retarget(value: Any, old: str, new: str) -> Any:
     return ".".join([parts[0], new, *parts[2:]]) if len(parts) in (3, 4) and parts[1] == old else value
 
 
-_MODELS: tuple[type[BaseModel], ...] = (
-    *(JointSuite, Suite, Block, MethodSpec, RecipeSpec),
-    *(ClaimSpec, Side, VerdictSpec, GainSpec, GuardSpec),
-)
+def _readable(error: ValidationError, file: str, kind: type[BaseModel]) -> SetupError:
+    """The first of pydantic's complaints, with the keys that there are for an unknown one.
 
-
-def _readable(error: ValidationError, file: str) -> SetupError:
-    """The first of pydantic's complaints in one line, with the nearest key for an unknown one."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    Unknown keys come first: what is missing elsewhere is what one of them was meant to be.
+    """
+    every = error.errors()
+    first = next((one for one in every if one["type"] == "extra_forbidden"), every[0])
+    loc = first["loc"]
+    place = ".".join(str(part) for part in loc if part != "[key]")
     if first["type"] == "extra_forbidden":
-        key = str(first["loc"][-1])
-        wrong = registry.unknown("key", key, {name for model in _MODELS for name in model.model_fields})
-        return SetupError(
-            f"{file}: {place}: {str(wrong).splitlines()[0]}", "bench/plan/suite.py and claims.py explain them"
-        )
+        shared = {*AnySuite.model_fields, "dataset", "written_for"} if loc[0] == "datasets" and len(loc) == 3 else set()
+        known = [name for name in _model_at(kind, loc[:-1]).model_fields if name not in shared]
+        return SetupError(f"{file}: {place}: {registry.unknown('key', str(loc[-1]), known)}")
+    said = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", first["msg"])
     found = "" if first["type"] == "missing" else f", got {first['input']!r}"
-    return SetupError(f"{file}: {place}: {first['msg']}{found}")
+    return SetupError(f"{file}: {place}: {'as a name: ' if '[key]' in loc else ''}{said}{found}")
+
+
+def _model_at(model: type[BaseModel], place: Iterable[int | str]) -> type[BaseModel]:
+    """The model that a place in a file is read by; numbers and names of the user's own lead nowhere."""
+    for part in place:
+        if part in model.model_fields:
+            model = next(_models_in(model.model_fields[str(part)].annotation), model)
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

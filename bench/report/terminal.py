@@ -11,11 +11,12 @@ from rich.text import Text
 from bench.leaderboard import Boards
 from bench.record import Reading, Record
 from bench.report import view
-from bench.report.verdicts import Verdicts, verdicts
+from bench.report.verdicts import ACROSS, Verdicts, verdicts
 
 _VERDICTS = {"holds": "green", "fails": "bold red", "unclear": "yellow", "no value": "red"}
-_JUDGED = {"supported": "green", "mixed": "yellow", "not supported": "bold red", "undecided": "red"}
+_JUDGED = {"supported": "green", "mixed": "yellow", "not supported": "bold red", "undecided": "dim"}
 _HEAD, _METHOD = 10, 26  # characters: a head's before it is folded, a method's before it gives way
+_ENDS = 3  # values that a long list is shown by, of its start and of its end
 _ROOM = 3  # columns that a table spends on each of its own besides the text
 
 
@@ -58,6 +59,8 @@ def _print_verdicts(found: Verdicts, console: Console) -> None:
     if not found.devices:
         return
     console.print(Text(f"\nverdicts — {found.summary}", style="bold"))
+    if len(found.devices) > 1:
+        console.print(_glance(found))
     for device in found.devices:
         source = f" ({device.source})" if device.source else ""
         console.print(Text(f"\n{device.claim}{source}").append(f"\n{device.rule}", style="dim"))
@@ -66,6 +69,17 @@ def _print_verdicts(found: Verdicts, console: Console) -> None:
             said = Text("\n".join([f"{one.place}: {one.reason}", *one.numbers]), overflow="fold")
             lines.add_row(Text(one.verdict, style=_JUDGED[one.verdict]), said)
         console.print(lines)
+
+
+def _glance(found: Verdicts) -> Table:
+    """A line a claim, a column a data set."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("claim", *found.datasets, ACROSS):
+        table.add_column(Text(name), overflow="fold")
+    for device in found.devices:
+        said = [device.on(name) for name in (*found.datasets, "")]
+        table.add_row(Text(device.claim), *(Text(verdict, style=_JUDGED.get(verdict, "")) for verdict in said))
+    return table
 
 
 def _said(answer: view.Answer) -> str:
@@ -153,6 +167,11 @@ def _lines(value: Any) -> Iterable[str]:
 def _in_one_line(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_in_one_line(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        parts = [_in_one_line(item) for item in value]
+        if len(parts) > 2 * _ENDS:  # a curve, such as the loss of every step
+            return f"{len(parts)} values [{', '.join([*parts[:_ENDS], '…', *parts[-_ENDS:]])}]"
+        return f"[{', '.join(parts)}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

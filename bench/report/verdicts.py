@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.leaderboard import VERDICTS, Boards
-from bench.report.view import decimals_of, names_apart, signed_with_interval
+from bench.report.view import GAP, decimals_of, names_apart, signed_with_interval
 
 ACROSS = "across data sets"
 
@@ -19,8 +19,9 @@ class Judgement:
     """The verdict on one data set, or across them."""
 
     verdict: str
+    dataset: str  # empty across them
     place: str  # the data set, and what else both rows share
-    numbers: tuple[str, ...]  # one a metric; none across data sets
+    numbers: tuple[str, ...]  # one a metric; none across data sets, nor where no metric has a value
     reason: str
 
 
@@ -33,6 +34,10 @@ class Device:
     rule: str  # what is compared, and when it is supported
     judgements: tuple[Judgement, ...]
 
+    def on(self, dataset: str) -> str:
+        """Its verdict there, or across data sets for an empty name; a dash where its rows are not run."""
+        return next((one.verdict for one in self.judgements if one.dataset == dataset), GAP)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
@@ -40,6 +45,11 @@ class Verdicts:
 
     summary: str
     devices: tuple[Device, ...]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Those that any verdict is about."""
+        return list(dict.fromkeys(one.dataset for device in self.devices for one in device.judgements if one.dataset))
 
 
 def verdicts(boards: Boards) -> Verdicts:
@@ -66,15 +76,16 @@ def _counts(rows: Iterable[Mapping[Any, Any]]) -> str:
 
 
 def _device(rows: list[dict[Any, Any]], decimals: Mapping[tuple[str, str], int]) -> Device:
-    judgements, numbers = [], list[str]()
+    judgements, parts = [], list[Mapping[Any, Any]]()
     for row in rows:
         if row["part"] in ("data set", ACROSS):
-            judgements.append(
-                Judgement(verdict=row["verdict"], place=_place(row), numbers=tuple(numbers), reason=row["reason"])
-            )
-            numbers = []
+            has_value = any(not pd.isna(part["difference"]) for part in parts)  # else the reason says why not
+            numbers = [_number(part, decimals.get((part["track"], part["metric"]), 4)) for part in parts if has_value]
+            where = {"dataset": row["dataset"], "place": _place(row)}
+            judgements.append(Judgement(verdict=row["verdict"], numbers=tuple(numbers), reason=row["reason"], **where))
+            parts = []
         else:
-            numbers.append(_number(row, decimals.get((row["track"], row["metric"]), 4)))
+            parts.append(row)
     first = rows[0]
     return Device(claim=first["claim"], source=first["source"], rule=_rule(rows), judgements=tuple(judgements))
 

@@ -258,7 +258,12 @@ def names_apart(row: Mapping[Any, Any]) -> tuple[str, str, str]:
     hidden = ("", "default")
     shared = [of for of, against in fields if of == against and of not in hidden]
     apart = [both for both in fields if both[0] != both[1]]
-    return " · ".join(shared), " · ".join(of for of, _ in apart), " · ".join(against for _, against in apart)
+    return " · ".join(shared), _named(of for of, _ in apart), _named(against for _, against in apart)
+
+
+def _named(names: Iterable[str]) -> str:
+    """What names a row, without a variant that says nothing beside the rest."""
+    return " · ".join(name for name in names if name != "default") or "default"
 
 
 def signed_with_interval(row: Mapping[Any, Any], decimals: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench import registry
+from bench.contract import SetupError
 from bench.execute.runner import index_of
 from bench.plan.cells import Cell, Plan, make_plan
 from bench.plan.estimate import bytes_of, seconds_of
@@ -189,6 +190,12 @@ def test_a_reason_to_skip_stands_in_the_plan_and_a_fault_in_asking_costs_only_it
 
 
 # ---- estimates -----------------------------------------------------------------------------------------------------
+
+
+def test_a_setting_that_a_method_refuses_is_told_with_its_row(tmp_path: Path):
+    method = {"name": "label_generator", "variant": "thin", "settings": {"width": 0}}
+    with pytest.raises(SetupError, match=r"^inversion/label_generator \(thin\): width is 0\n  at least 1$"):
+        tiny.plan_of(tmp_path, tracks={"inversion": {"methods": [method], "images": 10, "budget": 20}})
 
 
 def test_passes_are_the_budget_of_all_images_or_the_recipe_of_a_training(plan: Plan):

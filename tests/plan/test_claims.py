@@ -141,7 +141,11 @@ def test_a_pair_that_stands_twice_is_compared_once(tmp_path: Path):
             claim(({"subject": MLP}, {"subject": CNN}), track="adversarial", metric="l2_size"),
             "no metric of the adversarial track of this suite named 'l2_size'",
         ),
-        (claim(margn=0.1), "claims.0.margn: no key named 'margn'. Did you mean 'margin'"),
+        (claim(margn=0.1), "claims.0.margn: no key named 'margn'. Did you mean 'margin'?\n  there are: claim, "),
+        (
+            claim(({"dataset": "digits"}, {})),
+            "pairs.0.0.dataset: no key named 'dataset'.\n  there are: subject, condition, method, variant",
+        ),
         (claim(({"metod": "sgd"}, {})), "claims.0.pairs.0.0.metod: no key named 'metod'. Did you mean 'method'"),
         (claim(margin="some"), "claims.0.margin: Input should be a valid number"),
         (claim(margin=float("nan")), "claims.0.margin: Input should be a finite number"),

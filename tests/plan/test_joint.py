@@ -207,6 +207,11 @@ NO_SUBJECT: dict[str, Any] = {"subjects": []}
         ({"datasets": {"digits": 3}}, "tiny.yaml: datasets.digits should be a mapping, got 3"),
         ({"datasets": {"digit": NO_SUBJECT}}, "no data set named 'digit'. Did you mean 'digits'"),
         ({"datasets": {"mnist": {"sedes": [1]}}}, "datasets.mnist.sedes: no key named 'sedes'. Did you mean 'seeds'"),
+        (
+            {"datasets": {"mnist": {"subject": ["mlp.mnist.sgd"]}}},
+            "datasets.mnist.subject: no key named 'subject'. Did you mean 'subjects'?\n  there are: folder, seeds, ",
+        ),
+        ({"datasets": {3: {}}}, "tiny.yaml: datasets.3: as a name: Input should be a valid string, got 3"),
         ({"datasets": {"mnist": {"seeds": []}}}, "tiny.yaml: datasets.mnist.seeds: List should have at least 1 item"),
         ({"datasets": {"mnist": {"version": "2.0.0"}}}, "datasets.mnist.version is the same on all data sets"),
         ({"datasets": {"mnist": {"threads": 2}}}, "tiny.yaml: datasets.mnist.threads is the same on all data sets"),
@@ -214,13 +219,13 @@ NO_SUBJECT: dict[str, Any] = {"subjects": []}
         ({"datasets": {"mnist": {"dataset": "svhn"}}}, "datasets.mnist.dataset is the same on all data sets"),
         (
             {"datasets": {"digits": NO_SUBJECT, "mnist": {"subjects": ["mlp.digits.sgd"]}}},
-            "subject mlp.digits.sgd was trained on digits, the suite is on mnist",
+            "on mnist: subject mlp.digits.sgd was trained on digits, the suite is on mnist",
         ),
         (
             {"datasets": {"digits": NO_SUBJECT, "mnist": {"subjects": [], "referee": "mlp.digits.sgd"}}},
             "subject mlp.digits.sgd was trained on digits, the suite is on mnist",
         ),
-        ({"gates": {"mlp.digits.sgd": 0.9}}, "no subject with a gate named 'mlp.digits.sgd'"),
+        ({"gates": {"mlp.digits.sgd": 0.9}}, "on mnist: no subject with a gate named 'mlp.digits.sgd'"),
         ({"notes": {"inversion": "None."}}, "no track of this suite named 'inversion'"),
         ({"seeds": [1, 1]}, "suite tiny names a seed twice: [1, 1]"),
     ],
@@ -232,8 +237,28 @@ def test_a_wrong_suite_is_refused(tmp_path: Path, changes: dict[str, Any], compl
 
 def test_a_suite_on_several_data_sets_is_not_run_on_another_one(tmp_path: Path):
     on_two(tmp_path)
-    with pytest.raises(SetupError, match=r"tiny\.yaml holds several data sets.*\n  leave --dataset out"):
+    with pytest.raises(
+        SetupError, match=r"tiny\.yaml holds several data sets.*\n  leave --dataset out; --only 'NAME/\*'"
+    ):
         load_suite(str(tmp_path / "tiny.yaml"), dataset="svhn")
+
+
+def test_too_few_images_are_told_with_the_key_that_asks_for_them(tmp_path: Path):
+    tracks = {"adversarial": {"conditions": ["none"], "methods": ["inversion_lookalikes"], "images": 8}}
+    suite = tiny.on_two_data_sets(tmp_path, tracks=tracks, claims=[])
+    with pytest.raises(SetupError, match="references of the adversarial track: imagefolder train has 56 images, 200"):
+        tiny.plan_of(tmp_path, suite)
+
+
+def test_real_images_that_are_not_left_beside_the_judges_are_told_before_anything_runs(tmp_path: Path):
+    """Of the pictures 16 are for tests, 8 a class, and 8 judge: four a class are left."""
+    suite = tiny.on_two_data_sets(tmp_path, claims=[])
+    own = suite["datasets"]["imagefolder"]
+    own["tracks"] = {"inversion": {"methods": ["pixel_ascent", "real_images"], "images": 8}}
+    tiny.plan_of(tmp_path, suite)
+    own["tracks"]["inversion"]["images"] = 9
+    with pytest.raises(SetupError, match=r"9 real images beside the 8 that judge are not there\n.* 16 test"):
+        tiny.plan_of(tmp_path, suite)
 
 
 def test_missing_data_of_one_data_set_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -90,6 +90,12 @@ ONE = "claim 'Climbing buys diversity.'"
             "margin: Input should be a finite number",
         ),
         (BUYS | {"across": 1}, "claims.0.verdict.across: Input should be greater than or equal to 2"),
+        (
+            {"gains": BUYS["gains"], "gaurd": BUYS["guard"]},
+            "claims.0.verdict.gaurd: no key named 'gaurd'. Did you mean 'guard'?\n  there are: gains, guard, across",
+        ),
+        (gains({"metrc": "same_class_rmse"}), "gains.pixels.0.metrc: no key named 'metrc'. Did you mean 'metric'"),
+        (BUYS | {"guard": "inversion_accuracy"}, "guard: Input should be a mapping, got 'inversion_accuracy'"),
         (BUYS | {"acros": 3}, "no key named 'acros'. Did you mean 'across'"),
     ],
 )
@@ -123,6 +129,12 @@ def test_two_subjects_are_two_pairs_until_one_is_chosen(tmp_path: Path):
         load(tmp_path, BUYS, **both)
     suite = load(tmp_path, BUYS, {"subjects": "cnn.digits.sgd"}, **both)
     assert [of.subject for of, _ in suite.claims[0].compared(suite.rows("inversion"))] == ["cnn.digits.sgd"]
+
+
+def test_two_verdicts_on_one_claim_are_refused_since_boards_could_not_tell_them(tmp_path: Path):
+    claims = [claim(BUYS), claim(BUYS, pairs=[PAIR[::-1]])]
+    with pytest.raises(SetupError, match=f"2 verdicts are on the {ONE}"):
+        load_suite(str(tiny.write_suite(tmp_path, tracks=TRACK, claims=claims)))
 
 
 def test_a_metric_that_no_block_measures_is_refused(tmp_path: Path):

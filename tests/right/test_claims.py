@@ -419,7 +419,7 @@ def test_what_differs_stands_on_the_sides_and_what_does_not_before_them():
     other = row("one", subject="mlp", variant="pinv")
     made = [*measured("one", VALUES), *measured("one", OTHER, subject="mlp", variant="pinv")]
     text = shown(boards_of(made, claims=(claim((row("one"), other)),)), width=160)
-    assert "layer3 · one: cnn.digits.sgd · default against mlp · pinv, ssim: " in text
+    assert "layer3 · one: cnn.digits.sgd against mlp · pinv, ssim: " in text
 
 
 def test_lower_is_better_is_said():

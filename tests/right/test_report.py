@@ -165,3 +165,11 @@ def test_names_cannot_become_markup(tmp_path):
 def test_the_same_boards_give_the_same_page(tmp_path):
     first = write_page(boards(), tmp_path / "a").read_bytes()
     assert write_page(boards(), tmp_path / "b").read_bytes() == first
+
+
+def test_a_long_list_in_a_records_notes_is_shown_by_its_ends():
+    curve = [7.123456, *range(2, 500), 0.25]
+    notes = {"report": {"history": {"loss": curve, "rates": [1.5, 0.123456]}}, "sizes": [1, 2]}
+    text = printed(show, record("one", 0).model_copy(update={"notes": notes}), width=200)
+    assert "history: loss 500 values [7.123, 2, 3, …, 498, 499, 0.25], rates [1.5, 0.1235]" in text
+    assert re.search(r"sizes +\[1, 2\]", text)

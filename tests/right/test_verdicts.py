@@ -450,10 +450,48 @@ def test_the_page_shows_every_verdict_and_escapes_it(tmp_path):
     assert "seed_<wbr>spread" not in text and "seed spread" in text
 
 
-def test_what_is_undecided_is_marked_on_the_page(tmp_path):
+def test_what_is_undecided_is_grey_on_the_page_since_nothing_failed(tmp_path):
     boards = boards_of(rows(**GOOD), claims=(claim(),))
     write(boards, tmp_path)
-    assert '<tr class="failed"><td class="text whole">undecided</td>' in write_page(boards, tmp_path).read_text()
+    text = write_page(boards, tmp_path).read_text()
+    assert '<tr class="unranked"><td class="text whole">undecided</td>' in text
+    assert '<tr class="failed">' not in text
+
+
+def two_devices():
+    """One compared on three data sets, one on the second alone."""
+    sets = list(SETS)
+    claims = (claim(*sets), claim(sets[1], claim="It <costs> nothing."))
+    return boards_of(several(GOOD, {}, {}), claims=claims)
+
+
+def test_where_no_metric_has_a_value_the_reason_stands_alone():
+    absent = record("one", 0, variant="with", dataset="digits", key="absent", **PLACE)
+    boards = boards_of(row("without", FLAT), planned=[absent], claims=(claim(),))
+    lines = [line.strip() for line in shown(boards).split("\nverdicts")[1].splitlines()]
+    assert not any(line.startswith(("pixels:", "referee:", "guard:")) for line in lines)
+    assert any("digits · cnn · one: pixels not known" in line and line.endswith("no record") for line in lines)
+
+
+def test_several_claims_are_shown_at_a_glance_with_a_column_a_data_set(tmp_path):
+    boards = two_devices()
+    lines = [re.split(r"  +", line.strip()) for line in shown(boards).split("\nverdicts")[1].splitlines()]
+    expected = [
+        ["claim", "digits", "mnist", "cifar10", "across data sets"],
+        ["It buys diversity.", "supported", "not supported", "not supported", "mixed"],
+        ["It <costs> nothing.", "–", "not supported", "–", "undecided"],
+    ]
+    assert [line for line in lines if len(line) == 5] == expected
+    write(boards, tmp_path)
+    text = write_page(boards, tmp_path).read_text()
+    rows_ = re.findall("<tr>.*?</tr>", re.search('<table class="glance">.*?</table>', text, re.DOTALL)[0], re.DOTALL)
+    words = [[re.sub("<.*?>", "", cell) for cell in re.findall("<t[hd].*?</t[hd]>", row)] for row in rows_]
+    assert words == [*expected[:2], ["It &lt;costs&gt; nothing.", *expected[2][1:]]]
+    assert "glance" not in re.sub("<style>.*?</style>", "", page_of_one(tmp_path), flags=re.DOTALL)
+
+
+def page_of_one(folder):
+    return write_page(some_boards(), folder).read_text()
 
 
 def test_boards_without_verdicts_do_not_mention_them(tmp_path):
