@@ -7,6 +7,7 @@ bench/plan                    │       bench/leaderboard
 bench/registry   bench/zoo    │             │
 methods/*        metrics/*    │             │
 bench/back_projection         │             │
+bench/sort_matching           │             │
 bench/conditioned_generator   │             │
 bench/ops                     │             │
 bench/contract                └───────▶ bench/record
@@ -26,6 +27,7 @@ LEFT = {
     "contract": 0,
     "ops": 1,
     "back_projection": 2,
+    "sort_matching": 2,
     "conditioned_generator": 2,
     "methods": 3,
     "metrics": 3,
