@@ -244,8 +244,7 @@ def train_generator(task: Task, recipe: Recipe, labels: Tensor, additions: Addit
     """One generator for all images of the cell, trained on nothing but the subject's answers.
 
     The weights come from a generator of random numbers on the CPU, all else from one on the task's device, both seeded
-    by the task. Spends as many passes as the cell
-    has, or fewer when the recipe says how many steps.
+    by the task. Spends as many passes as the cell has, or fewer when the recipe says how many steps.
 
     Args:
         task: the whole cell.
