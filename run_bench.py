@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.leaderboard import Boards
     from bench.plan.cells import Cell, Plan
     from bench.plan.suite import AnySuite
-    from bench.record import Store
+    from bench.record import Identity, Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -182,6 +182,40 @@ def rank(
             raise _setup(f"no board named {name!r} in {store}", f"there are: {', '.join(place.boards()) or 'none'}")
     for name in names:
         _publish(place, name, leaderboards, None, intervals=intervals, values=values, quiet=quiet)
+
+
+@app.command()
+def pictures(
+    suite: SuiteArg,
+    profile: Profile = "cpu",
+    store: StoreOption = Path("store"),
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Where they are written; default: beside the board's page in the store.")
+    ] = None,
+    dataset: Dataset = None,
+    plugin: Plugins = None,
+    only: Annotated[list[str] | None, typer.Option(help="As for run.")] = None,
+) -> None:
+    """Write every image of a suite's finished cells as a PNG of its own, at full size; needs neither torch nor data.
+
+    Where a cell has transparency maps, each image has a masked twin. No file is written over.
+    """
+    loaded, _ = _load(suite, profile, None, None, dataset, plugin)
+    from bench.execute.full_size import write_pictures
+    from bench.record import Store
+
+    place = Store.open(store)
+    if loaded.board not in place.boards():
+        raise _setup(f"no cell of {loaded.board} has a record in {store}", "run the suite first")
+    listed = place.read_index(loaded.board).cells
+    chosen = [cell for cell in listed if not only or any(_fits(cell.key, cell.identity, one) for one in only)]
+    if not chosen:
+        raise _no_match(only)
+    folder = place.board(loaded.board) / "full_size" if to is None else to
+    _check_folder(folder, "pictures", "--to")
+    written = write_pictures(place, listed, chosen, folder)
+    _say(f"pictures: {folder}")
+    _say(f"{written.new} written, {written.known} there already; of {written.cells} cells")
 
 
 @app.command()
@@ -402,20 +436,18 @@ def _prepare(
     return made, chosen, place, root
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, what: str = "boards", option: str = "--leaderboards") -> None:
     """The folder is there or can be made: found out before hours of work, not after."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise _setup(f"boards cannot be written to {folder}: {there} is not a writable folder", "give --leaderboards")
+        raise _setup(f"{what} cannot be written to {folder}: {there} is not a writable folder", f"give {option}")
 
 
 def _choose(made: Plan, only: list[str] | None, limit: int | None) -> list[Cell]:
     """The wanted cells that match, and all that they need."""
     wanted = _matching(made, only)
     if not wanted:
-        raise _setup(
-            f"no cell matches {', '.join(only or ())}", "names look like inversion/cnn.digits.sgd//pixel_ascent/0"
-        )
+        raise _no_match(only)
     keep = {cell.key for cell in wanted[:limit]}
     for cell in reversed(made.cells):  # needs stand before what needs them
         if cell.key in keep:
@@ -424,13 +456,17 @@ def _choose(made: Plan, only: list[str] | None, limit: int | None) -> list[Cell]
 
 
 def _matching(made: Plan, only: list[str] | None) -> list[Cell]:
-    return [cell for cell in made.wanted if not only or any(_matches(cell, pattern) for pattern in only)]
+    return [cell for cell in made.wanted if not only or any(_fits(cell.key, cell, pattern) for pattern in only)]
 
 
-def _matches(cell: Cell, pattern: str) -> bool:
-    name = "/".join((cell.track, cell.subject, cell.condition, cell.method, cell.variant, str(cell.seed)))
-    return cell.key.startswith(pattern) or any(
-        fnmatch.fnmatch(text, pattern) for text in (name, f"{cell.dataset}/{name}")
+def _fits(key: str, who: Cell | Identity, pattern: str) -> bool:
+    name = "/".join((who.track, who.subject, who.condition, who.method, who.variant, str(who.seed)))
+    return key.startswith(pattern) or any(fnmatch.fnmatch(text, pattern) for text in (name, f"{who.dataset}/{name}"))
+
+
+def _no_match(only: list[str] | None) -> Exception:
+    return _setup(
+        f"no cell matches {', '.join(only or ())}", "names look like inversion/cnn.digits.sgd//pixel_ascent/0"
     )
 
 

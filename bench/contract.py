@@ -232,6 +232,9 @@ class VisualizationTask(Task):
     references: Tensor  # (R, C, H, W) real training images, the same for every image of the cell
     reference_labels: Tensor  # (R,) int64
     real: Tensor | None = None  # (B, C, H, W) held-out images of those targets; only for methods marked `reference`
+    # (what, learn) → what ``learn()`` gave, kept for all cells of this method on this subject and these references.
+    # Its passes are counted in each cell, so that a cell costs the same whoever came first.
+    remember: Callable[[str, Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]] = lambda what, learn: learn()
 
     def activation(self, images: Tensor) -> Tensor:
         """(B,) how strongly each image drives its target: the logit, or the channel's mean over positions."""
@@ -459,6 +462,7 @@ ROLES: Mapping[str, str] = {
     "training_labels": "(M',) int64: their labels",
     "target_logits": "(N, K): the subject on what the method made (training: on the test images)",
     "referee_logits": "(N, K): the referee on the same",
+    "panel_logits": "(N, J, K): J further networks, the suite's panel, on what the method made",
     "clean_logits": "(N, K): the subject on the originals",
     "clean_referee_logits": "(N, K): the referee on the originals",
     "wanted_features": "(N, …): the subject's tap on the originals",
@@ -466,6 +470,10 @@ ROLES: Mapping[str, str] = {
     "target_features": "(N, D): the subject's penultimate layer on what the method made",
     "referee_features": "(N, D): the referee's penultimate layer on what the method made",
     "real_referee_features": "(M, D): the referee's penultimate layer on the images of `real`, in their order",
+    "real_target_features": "(M, D): the subject's penultimate layer on the images of `real`, in their order",
+    "reference_referee_features": "(R, D): the referee's penultimate layer on the training images that the method could"
+    " look at, in their order (visualization)",
+    "reference_labels": "(R,) int64: their labels",
     "inception_features": "(N, 2048): the FID Inception's pooled features of what the method made",
     "real_inception_features": "(M, 2048): the same of the images of `real`",
     "dinov2_features": "(N, 768): DINOv2 ViT-B/14's class token on what the method made",
@@ -480,6 +488,8 @@ ROLES: Mapping[str, str] = {
     "perturbation_referee_logits": "(N, K): the referee on the perturbation alone, at full contrast on the median"
     " colour of training images (adversarial)",
     "activation": "(N,): how strongly each image drives its target (visualization)",
+    "real_activation": "(N,): how strongly real images of `real` drive the same target: their mean logit over those of"
+    " the class, the mean over the nine that drive the channel most (visualization)",
     "scores": "(N,): the detector's scores",
     "attacked": "(N,) bool: which images were attacked",
     "maps": "(N, H, W): the attribution maps",
@@ -492,7 +502,8 @@ ROLES: Mapping[str, str] = {
 }
 
 # What a method may say of its images besides making them: `describe(task)` returns a mapping with some of these names.
-DESCRIPTIONS = ("wanted_distribution", "latent_groups", "target_labels")
+# "transparency" is for pictures alone: (B, H, W) float32 in [0, 1], how much each place of an image matters.
+DESCRIPTIONS = ("wanted_distribution", "latent_groups", "target_labels", "transparency")
 
 # Units of numbers that a clock or a memory gauge gave: they differ from run to run and from machine to machine.
 TIMED_UNITS = ("ms", "s", "images/s", "MiB")
@@ -531,7 +542,7 @@ def metric(
         replicates: how many bootstrap replicates of a "set" metric the harness makes at most. Of large sets it makes
             fewer, or none (``affordable`` in ``bench.execute.measure``); the board says how many.
         partial: images without a value (NaN) are left out of the mean; otherwise one of them makes it undefined.
-        id: the name on the boards when the stem does not say it all; ``{referee}`` is filled in.
+        id: the name on the boards when the stem does not say it all; ``{referee}`` and ``{panel}`` are filled in.
 
     Raises:
         TypeError: when marking, a parameter that could be given by position.

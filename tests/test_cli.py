@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 import run_bench
 from bench import registry
 from bench.execute import selftest
+from bench.execute.runner import index_of
 from bench.execute.selftest import Check, near
 from bench.execute.tracks import stored_tensors
 from bench.plan.cells import Plan
@@ -251,6 +252,9 @@ def test_a_suite_file_that_is_none_is_refused(command: Command, tmp_path: Path, 
         (["fetch", "mnis"], "no data set or judge named 'mnis'. Did you mean 'mnist'"),
         (["fetch", "inceptoin"], "no data set or judge named 'inceptoin'. Did you mean 'inception'"),
         (["rank"], "no store at store"),
+        (["pictures", "smok"], "no suite named 'smok'. Did you mean 'smoke'?"),
+        (["pictures", "smoke", "--profile", "ful"], "no profile named 'ful'. Did you mean 'full'?"),
+        (["pictures", "smoke"], "no store at store"),
         (["show", "0123"], "no store at store"),
         (["compare", "old", "new"], "old"),
         (["store", "size"], "no store at store"),
@@ -272,6 +276,14 @@ def test_scoring_what_was_never_run_is_refused(command: Command, tmp_path: Path)
     assert "no store at store" in refused(command, tmp_path, "score", suite)
     tiny.make_store(tmp_path)
     assert "no cell of tiny has a record in store" in refused(command, tmp_path, "score", suite)
+
+
+def test_pictures_of_what_was_never_run_are_refused(command: Command, tmp_path: Path):
+    suite = tiny.write_suite(tmp_path)
+    tiny.make_store(tmp_path)
+    assert "no cell of tiny has a record in store\n  run the suite first" in refused(
+        command, tmp_path, "pictures", suite
+    )
 
 
 @pytest.mark.parametrize("place", ["--store", "--leaderboards"])
@@ -491,6 +503,7 @@ LIGHT = [
     ["plan", "wrong.yaml"],
     ["run", "smoke", "--plugin", "nowhere.py"],
     ["rank", "--store", "nowhere"],
+    ["pictures", "smoke", "--store", "nowhere"],
 ]
 LIGHT_SCRIPT = """
 import sys
@@ -601,6 +614,51 @@ def test_show_prints_one_record_by_the_first_digits_of_its_key(command: Command,
     assert "pgd" in ended.out and "success_rate" in ended.out
     unknown = command("show", "x")
     assert unknown.status == 2 and "0 cells have a key that begins with 'x'" in unknown.err
+
+
+@pytest.fixture
+def finished_board(tmp_path: Path) -> Path:
+    """The folder of a board of three tracks, all cells run, in the store in ``tmp_path``."""
+    attack = {"methods": ["fgsm", "pgd"], "conditions": ["linf_51_255"], "images": 10, "budget": 90, "metrics": []}
+    maps = {"methods": ["random_map"], "images": 2, "budget": 10, "metrics": []}
+    shown = {**tiny.SUITE["tracks"]["visualization"], "metrics": []}
+    tracks = {"adversarial": attack, "attribution": maps, "visualization": shown}
+    plan, store = tiny.plan_of(tmp_path, referee=None, tracks=tracks), tiny.make_store(tmp_path)
+    tiny.run_here(plan.cells, store)
+    store.write_index(index_of(plan))
+    return store.board("tiny")
+
+
+def test_pictures_of_finished_cells_are_written_where_asked_and_counted(
+    command: Command, tmp_path: Path, finished_board: Path
+):
+    words = ("pictures", "tiny.yaml", "--only", "visualization/*", "--only", "adversarial/*/pgd/*")
+    ended = command(*words, "--to", tmp_path / "to")
+    assert ended.status == 0
+    assert ended.out.splitlines() == [f"pictures: {tmp_path / 'to'}", "20 written, 0 there already; of 2 cells"]
+    made = {path.parent.relative_to(tmp_path / "to").as_posix() for path in (tmp_path / "to").rglob("*.png")}
+    assert made == {
+        "visualization/mlp.digits.sgd/class/pixel_ascent/seed0",
+        "adversarial/mlp.digits.sgd/linf_51_255/pgd/seed0",
+    }
+    assert "0 written, 20 there already; of 2 cells" in command(*words, "--to", tmp_path / "to").out
+    assert "20 written" in command(*words).out
+    assert len(list((finished_board / "full_size").rglob("*.png"))) == 20
+
+
+def test_pictures_that_cannot_be_written_are_refused(command: Command, tmp_path: Path, finished_board: Path):
+    def wrong(*words: object) -> str:
+        return refused(command, tmp_path, "pictures", "tiny.yaml", *words)
+
+    assert "no cell matches visualisation/*\n  names look like" in wrong("--only", "visualisation/*")
+    assert "no finished cell among those chosen made images" in wrong("--only", "attribution/*")
+    (tmp_path / "taken").write_text("mine", encoding="utf-8")
+    assert "pictures cannot be written to taken/deeper" in wrong("--to", "taken/deeper")
+    Image.new("L", (8, 8)).save(tmp_path / "000_class0.png")
+    place = tmp_path / "to" / "visualization/mlp.digits.sgd/class/pixel_ascent/seed0"
+    place.mkdir(parents=True)
+    (tmp_path / "000_class0.png").rename(place / "000_class0.png")
+    assert f"{place / '000_class0.png'} is another picture\n  remove it" in wrong("--to", tmp_path / "to")
 
 
 # ---- several data sets ---------------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ bench/execute ────────────────┐       bench/re
 bench/plan                    │       bench/leaderboard
 bench/registry   bench/zoo    │             │
 methods/*        metrics/*    │             │
+bench/_batch_norm             │             │
 bench/back_projection         │             │
+bench/relevance               │             │
 bench/sort_matching           │             │
 bench/conditioned_generator   │             │
 bench/ops                     │             │
@@ -26,7 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LEFT = {
     "contract": 0,
     "ops": 1,
+    "_batch_norm": 2,
     "back_projection": 2,
+    "relevance": 2,
     "sort_matching": 2,
     "conditioned_generator": 2,
     "methods": 3,

@@ -92,8 +92,10 @@ def _own_fields(
     if track == "inversion":
         return {"labels": torch.arange(len(images)) % CLASSES, "real": real}
     if track == "visualization":
-        return known | {
-            "reference_labels": torch.arange(len(pictures)) % CLASSES,  # some of each class
+        many, few = torch.arange(200) % 4, torch.arange(12) % CLASSES
+        return {
+            "references": smooth_images(212, 2),
+            "reference_labels": torch.cat([many, few]),  # fifty of the first classes, some of each
             "kind": condition,
             "tap": "block2" if condition == "channel" else None,
             "targets": torch.arange(len(images)),
@@ -171,11 +173,16 @@ def toy_roles(
         "target_features": torch.randn(count, 12, generator=generator(9)) + labels[:, None],
         "referee_features": torch.randn(count, 12, generator=draw) + labels[:, None],
         "real_referee_features": torch.randn(references, 12, generator=draw) + real_labels[:, None],
+        "real_target_features": torch.randn(references, 12, generator=generator(10)) + real_labels[:, None],
+        "reference_referee_features": torch.randn(references, 12, generator=generator(11)) + real_labels[:, None],
+        "reference_labels": real_labels,
+        "panel_logits": torch.stack([_logits(labels, generator(seed)) for seed in (12, 13, 14)], 1),
         "latent_groups": torch.arange(count) // 4,
         "target_labels": (labels + 1) % CLASSES,
         "perturbation_referee_logits": _logits((labels + 1) % CLASSES, draw),
         "class_subspaces": subspaces(SHAPE[0] * side * side, draw),
         "activation": torch.randn(count, generator=draw),
+        "real_activation": 1 + torch.rand(count, generator=generator(15)),
         "scores": torch.randn(count, generator=draw) + attacked,
         "attacked": attacked,
         "maps": torch.rand(count, *SHAPE[1:], generator=draw),
@@ -212,7 +219,7 @@ def _logits(labels: Tensor, draw: torch.Generator, favour: float = 2.0) -> Tenso
 def of_references(role: str, track: str) -> bool:
     """Whether the role's first axis counts reference images."""
     own = ("real", "real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features")
-    own += ("training", "training_labels")
+    own += ("training", "training_labels", "real_target_features", "reference_referee_features", "reference_labels")
     return role in own and track not in PAIRED
 
 

@@ -119,13 +119,17 @@ def rescore(cell: Cell, lab: Lab, record: Record, *, again: bool = False, selfte
 
 
 def expectations(cell: Cell, store: Store) -> dict[str, Expected]:
-    """Stem → the identity each reading of the cell should have, given today's metrics, data and referee."""
-    judge = ""
-    if cell.judge_key is not None:
-        judge = str(store.read(cell.judge_key).provenance.get("weights_sha256", ""))
-    elif cell.judge is not None:
-        judge = weights.public_card(cell.judge).sha256
-    return {stem: expected(cell, stem, judge, str(cell.spec["data"])) for stem in cell.metrics}
+    """Stem → the identity each reading of the cell should have, given today's metrics, data, referee and panel."""
+    judge = "" if cell.judge is None else _judges_weights(cell.judge, cell.judge_key, store)
+    panel = tuple(_judges_weights(*member, store) for member in zip(cell.panel, cell.panel_keys, strict=True))
+    return {stem: expected(cell, stem, judge, str(cell.spec["data"]), panel) for stem in cell.metrics}
+
+
+def _judges_weights(name: str, key: str | None, store: Store) -> str:
+    """Digest of a judging network's weights."""
+    if key is None:
+        return weights.public_card(name).sha256
+    return str(store.read(key).provenance.get("weights_sha256", ""))
 
 
 def is_stale(record: Record, identity: Expected) -> bool:

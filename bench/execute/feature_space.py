@@ -1,6 +1,5 @@
 """Where the images of an inversion lie among real ones of their class, as the referee sees them: two pictures."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from bench.contract import Undefined
 from bench.execute.lab import Lab
 from bench.execute.measure import Roles
-from bench.execute.pictures import tiled
+from bench.execute.pictures import save_sheet, tiled
 from bench.ops import check_finite
 from bench.plan.cells import Cell
 from bench.record import Cost
@@ -68,9 +66,9 @@ def draw_features(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], folder:
     if isinstance(sides, Undefined):
         return sides.reason
     bands = nearest_farthest(sides)
-    _save(_below_each_other(bands), len(bands), folder / "nearest_farthest.png")
+    save_sheet(_below_each_other(bands), len(bands), folder / "nearest_farthest.png")
     title, features = str(cell).removeprefix(f"{cell.track} · "), f"penultimate features of the referee {cell.judge}"
-    _save(feature_space(sides, title, features), 1, folder / "feature_space.png")
+    save_sheet(feature_space(sides, title, features), 1, folder / "feature_space.png")
     return ""
 
 
@@ -89,15 +87,6 @@ def _sides(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor]) -> Sides | Und
         return Undefined("no class that was asked for has a real image")
     known = lab.data(cell).card.class_names
     return Sides(**found, names={label: known[label] if known else f"class {label}" for label in asked})
-
-
-def _save(picture: Image.Image, rows: int, path: Path) -> None:
-    """Write it, and in it how many rows it has: a suite's sheet may show the first ones only."""
-    note = PngInfo()
-    note.add_text("rows", str(rows))
-    content = io.BytesIO()
-    picture.save(content, format="PNG", pnginfo=note)
-    path.write_bytes(content.getvalue())
 
 
 # ---- nearest and farthest ------------------------------------------------------------------------------------------

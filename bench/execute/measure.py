@@ -52,15 +52,26 @@ MADE_SIDE = frozenset(
         "latent_groups",
         "target_labels",
         "perturbation_referee_logits",
+        "panel_logits",
+        "real_activation",
     ]
 )
 REAL_SIDE = frozenset(
-    {"real", "real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features"}
+    [
+        "real",
+        "real_labels",
+        "real_target_features",
+        "real_referee_features",
+        "real_inception_features",
+        "real_dinov2_features",
+    ]
 )
 TRAINING_SIDE = frozenset({"training", "training_labels"})
+REFERENCE_SIDE = frozenset({"reference_referee_features", "reference_labels"})
 REPLICATE_WORK = 5e12  # see `affordable`
 FEWEST_REPLICATES = 10
 SUBSPACE_IMAGES, SUBSPACE_RANK = 64, 16  # of a class, see `class_subspaces` in `Roles`
+STRONGEST = 9  # real images of a channel, see `real_activation` in `Roles`
 PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution")  # there the real side is in the same order
 
 
@@ -78,15 +89,19 @@ class Expected:
     score_id: str
 
 
-def expected(cell: Cell, stem: str, judge_digest: str, data_digest: str) -> Expected:
+def expected(
+    cell: Cell, stem: str, judge_digest: str, data_digest: str, panel_digests: tuple[str, ...] = ()
+) -> Expected:
     """The identity that a reading of this cell should have now.
 
     Args:
         judge_digest: digest of the referee's weights, empty without one.
         data_digest: digest of the test images.
+        panel_digests: those of the panel's weights; where there is no panel it has no part in the identity.
     """
     source = registry.source_digest("metric", stem)
-    reference = _sha("|".join((judge_digest, data_digest, str(cell.real_images), str(cell.judge_gate))))
+    panel = (*panel_digests, *map(str, cell.panel_gates))
+    reference = _sha("|".join((judge_digest, data_digest, str(cell.real_images), str(cell.judge_gate), *panel)))
     return Expected(stem, source, reference, _sha("|".join((cell.key, stem, source, reference)))[:16])
 
 
@@ -273,6 +288,46 @@ class Roles:
     def _real_referee_features(self) -> Tensor | Undefined:
         return self._seen("judge", "real", "penultimate")
 
+    def _real_target_features(self) -> Tensor | Undefined:
+        return self._seen("target", "real", "penultimate")
+
+    def _reference_places(self) -> Tensor:
+        """Places in the train split of the images that the method could look at."""
+        return self.lab.data(self.cell).select("train", int(self.cell.spec["references"]))
+
+    def _reference_labels(self) -> Tensor:
+        return self.lab.labels(self.cell, "train", self.get("reference_places"))
+
+    def _reference_referee_features(self) -> Tensor | Undefined:
+        cell, judge = self.cell, self.get("judge")
+        if isinstance(judge, Undefined):
+            return judge
+        places = self.get("reference_places")
+        digest = self.lab.real_digest(cell, "train", places)
+        name, shown = str(cell.judge), lambda: self.lab.images(cell, "train", places)
+        return self.lab.look(name, cell.judge_key, judge, digest, shown, lasting=True)["penultimate"]
+
+    def _panel_logits(self) -> Tensor | Undefined:
+        """(N, J, K): one pass of each network of the panel over what the method made."""
+        cell, generated = self.cell, self.get("generated")
+        if not cell.panel:
+            return Undefined("the suite names no panel")
+        if isinstance(generated, Undefined):
+            return generated
+        found = []
+        for name, key, gate in zip(cell.panel, cell.panel_keys, cell.panel_gates, strict=True):
+            reason = refusal(cell, self.lab, name, key, gate)
+            if reason:
+                return Undefined(reason)
+            model = self.lab.model(cell, name, key)
+            if not model.num_classes:
+                return Undefined(f"{name} has no logits")
+            digest = self.get("generated_digest")
+            found.append(self.lab.look(name, key, model, digest, lambda: generated, lasting=False)["logits"])
+        if len({logits.shape[1] for logits in found}) > 1:
+            return Undefined(f"{', '.join(cell.panel)} do not know equally many classes")
+        return torch.stack(found, 1)
+
     def _judge(self) -> Classifier | Undefined:
         cell = self.cell
         if cell.judge is None:
@@ -357,6 +412,39 @@ class Roles:
         if self.cell.condition == "class":
             logits: Tensor = self.get("target_logits")
             return logits.gather(1, self.get("labels")[:, None])[:, 0]
+        seen = self._channels(self.get("generated"))
+        return seen.gather(1, self._asked(seen)[:, None])[:, 0]
+
+    def _real_activation(self) -> Tensor | Undefined:
+        """(N,) mean logit over the real images of the class, or the channel's mean over those that drive it most."""
+        cell = self.cell
+        if cell.track != "visualization":
+            return Undefined(f"the {cell.track} track visualizes no neuron")
+        if cell.condition != "class":
+            seen = self._real_channels()
+            strongest: Tensor = seen.topk(min(STRONGEST, len(seen)), dim=0).values.double().mean(0)
+            return strongest[self._asked(seen)]
+        logits: Tensor | Undefined = self.get("clean_logits")
+        labels, real_labels = self.get("labels"), self.get("real_labels")
+        if isinstance(logits, Undefined):
+            return logits
+        is_own = torch.nn.functional.one_hot(real_labels, logits.shape[1])
+        counts = is_own.sum(0)[labels]
+        if (counts == 0).any():
+            return Undefined(f"no real image of class {int(labels[counts == 0][0])}")
+        return (logits.double() * is_own).sum(0)[labels] / counts
+
+    def _real_channels(self) -> Tensor:
+        """(M, channels) of the real images, looked at once for all cells of the subject."""
+        cell, images = self.cell, self.get("real_digest")
+        self.get("target")  # once it is loaded its checksum is known
+        network = f"{self.lab.checksum(cell.subject, cell.subject_key)}|{channel_tap(cell)}"
+        return self.lab.features.get(
+            images, network, lambda: {"channels": self._channels(self.get("real"))}, lasting=True
+        )["channels"]
+
+    def _channels(self, images: Tensor) -> Tensor:
+        """(B, channels) of the condition's tap, each channel's mean over positions."""
         model: Classifier = self.get("target")
         tap = channel_tap(self.cell)
 
@@ -365,10 +453,12 @@ class Roles:
             return seen.mean((2, 3)) if seen.ndim == 4 else seen.mean(1) if seen.ndim == 3 else seen
 
         with torch.no_grad():
-            seen = in_batches(channels, self.get("generated"), BATCH)
-        asked = self.cell.spec["targets"] or list(range(seen.shape[1]))
-        places = torch.arange(len(seen), device=seen.device)
-        return seen[places, torch.tensor(asked, device=seen.device)[places % len(asked)]]
+            return in_batches(channels, images, BATCH)
+
+    def _asked(self, seen: Tensor) -> Tensor:
+        """(N,) the channel that each of the cell's images aims at, of a tap seen as (B, channels)."""
+        asked = torch.tensor(self.cell.spec["targets"] or list(range(seen.shape[1])), device=seen.device)
+        return asked[torch.arange(self.cell.images, device=seen.device) % len(asked)]
 
 
 def _subspaces(
@@ -429,7 +519,9 @@ def _read(cell: Cell, roles: Roles, identity: Expected) -> tuple[Reading, dict[s
         return Reading(**blank, **unknown, **_failure(error)), {}
     card: MetricCard = function.__glassbench__
     blank |= {
-        "metric": (card.id or identity.stem).format(referee=_short(cell.judge)),
+        "metric": (card.id or identity.stem).format(
+            referee=_short(cell.judge), panel="+".join(map(_short, cell.panel)) or "panel"
+        ),
         "metric_version": card.version,
         "unit": card.unit,
         "better": card.better,
@@ -495,7 +587,11 @@ def _per_class(function: Callable[..., Any], cell: Cell, roles: Roles, given: di
     values = []
     for label in labels.unique().tolist():
         part = {name: roles.of_class(name, _made_side(cell), labels, label) for name in given}
-        for side, owner in ((_real_side(cell), "real_labels"), (TRAINING_SIDE, "training_labels")):
+        for side, owner in (
+            (_real_side(cell), "real_labels"),
+            (TRAINING_SIDE, "training_labels"),
+            (REFERENCE_SIDE, "reference_labels"),
+        ):
             part |= {name: roles.of_class(name, side, roles.get(owner), label) for name in side & given.keys()}
         answer = function(**part)
         if isinstance(answer, Undefined):

@@ -3,22 +3,26 @@
 import dataclasses
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.execute.full_size import eight_bit, stretched, targets_in_turn
 from bench.execute.lab import Lab
 from bench.plan.cells import Cell, Plan
 from bench.record import Store, write_atomic
+from bench.zoo.foundations import class_names
 
 SHOWN = 40
 COLUMNS = 10
-TALLEST = 112  # pixels of one picture on a sheet
+WIDEST = 112  # pixels of one picture on a sheet: ten of them fill a page
 SMALLEST = 48  # narrower pictures are shown twice as large
+CAPTION = 15  # pixels of the line above a picture
 SHEET_ROW = 270  # pixels of a cell's sheet that the suite's sheet shows, at most, but for the first row
 ROOM = {"nearest_farthest": 450}  # the same of other kinds: three classes of small images
 
@@ -26,11 +30,37 @@ ROOM = {"nearest_farthest": 450}  # the same of other kinds: three classes of sm
 def cell_sheet(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], path: Path) -> None:
     """Save a grid of what the cell made; originals stand above their copies where the track pairs them.
 
-    Tracks that make no pictures (training, detection) get no sheet.
+    Visualizations stand below the name of their target, as far as possible one target a column. Where the cell has
+    transparency maps, the same grid shows through them in ``masked_sheet.png``. Tracks that make no pictures
+    (training, detection) get no sheet.
     """
     strip = cell_strip(cell, lab, artifacts, SHOWN)
-    if strip is not None:
-        tiled(strip, COLUMNS).save(path)
+    if strip is None:
+        return
+    names = _target_names(cell, lab)
+    columns = len(names) * (COLUMNS // len(names)) if 0 < len(names) <= COLUMNS else COLUMNS
+    captions = [names[number % len(names)] for number in range(len(strip))] if names else []
+    rows = math.ceil(len(strip) / columns)
+    save_sheet(tiled(strip, columns, captions), rows, path)
+    if "transparency" in artifacts:
+        masked = masked_strip(strip, artifacts["transparency"][:SHOWN])
+        save_sheet(tiled(masked, columns, captions), rows, path.with_name("masked_sheet.png"))
+
+
+def _target_names(cell: Cell, lab: Lab) -> list[str]:
+    """What the images of a visualization aim at in turn; empty in other tracks, and where it is all channels."""
+    if cell.track != "visualization":
+        return []
+    card = lab.data(cell).card
+    kind, targets = targets_in_turn(cell.track, cell.condition, cell.spec["targets"], card.num_classes)
+    known = class_names(card) if kind == "class" else None
+    return [known[target] if known else f"{kind} {target}" for target in targets]
+
+
+def masked_strip(pictures: Tensor, alphas: Tensor) -> Tensor:
+    """(n, 3, h, w) pictures, each stretched as for display, over white where its (h, w) alpha lets it through."""
+    shown = torch.from_numpy(stretched(pictures.numpy()))
+    return 1 - alphas[:, None] * (1 - shown)
 
 
 def cell_strip(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], count: int) -> Tensor | None:
@@ -49,20 +79,44 @@ def cell_strip(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], count: int
     return made
 
 
-def tiled(pictures: Tensor, columns: int) -> Image.Image:
-    """(n, 3, h, w) pictures in rows of ``columns``, white lines between them."""
-    if pictures.shape[2] > 2 * TALLEST:
-        pictures = F.interpolate(pictures, scale_factor=TALLEST / pictures.shape[3], mode="area")
+def tiled(pictures: Tensor, columns: int, captions: Sequence[str] = ()) -> Image.Image:
+    """(n, 3, h, w) pictures in rows of ``columns``, white lines between them, each below its caption if it has one."""
+    if pictures.shape[3] > WIDEST:
+        height = round(pictures.shape[2] * WIDEST / pictures.shape[3])
+        pictures = F.interpolate(pictures, (height, WIDEST), mode="area")
     elif pictures.shape[3] < SMALLEST:
         pictures = F.interpolate(pictures, scale_factor=2, mode="nearest")
     count, _, height, width = pictures.shape
-    columns = min(columns, count)
+    columns, head = min(columns, count), CAPTION if captions else 0
     rows = math.ceil(count / columns)
-    canvas = torch.ones(3, rows * (height + 2), columns * (width + 2))
-    for place, picture in enumerate(pictures):
-        top, left = (place // columns) * (height + 2) + 1, (place % columns) * (width + 2) + 1
+    canvas = torch.ones(3, rows * (head + height + 2), columns * (width + 2))
+    places = [
+        (number // columns * (head + height + 2) + head + 1, number % columns * (width + 2) + 1)
+        for number in range(count)
+    ]
+    for picture, (top, left) in zip(pictures, places, strict=True):
         canvas[:, top : top + height, left : left + width] = picture
-    return Image.fromarray((canvas.permute(1, 2, 0) * 255).round().byte().numpy())
+    sheet = Image.fromarray(eight_bit(canvas.permute(1, 2, 0).numpy()))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for caption, (top, left) in zip(captions, places, strict=False):
+        draw.text((left, top - head), _fitting(caption, font, width), fill="black", font=font)
+    return sheet
+
+
+def _fitting(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The words, or as many of their letters as are no wider than ``width`` pixels."""
+    if font.getlength(words) <= width:
+        return words
+    return next((cut for end in range(len(words), 0, -1) if font.getlength(cut := f"{words[:end]}…") <= width), "")
+
+
+def save_sheet(picture: Image.Image, rows: int, path: Path) -> None:
+    """Write it, and in it how many rows it has: a suite's sheet may show the first ones only."""
+    note = PngInfo()
+    note.add_text("rows", str(rows))
+    content = io.BytesIO()
+    picture.save(content, format="PNG", pnginfo=note)
+    path.write_bytes(content.getvalue())
 
 
 def _scaled(maps: Tensor) -> Tensor:
@@ -75,7 +129,8 @@ def _scaled(maps: Tensor) -> Tensor:
 def suite_sheets(plan: Plan, store: Store) -> list[Path]:
     """Pictures of each subject, condition, method and variant (its first seed) under each other.
 
-    One of what was made for each track; where a track's images lie among real ones, two for each of its subjects.
+    One of what was made for each track; for each of its subjects one through transparency maps, and two of where its
+    images lie among real ones, as far as its cells have them.
     """
     folder = store.board(plan.suite.board) / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,8 +149,9 @@ def _sheets(plan: Plan) -> Iterator[tuple[str, str, str, list[Cell]]]:
         yield track, track, "contact_sheet", cells
         for subject in dict.fromkeys(cell.subject for cell in cells):
             own = [cell for cell in cells if cell.subject == subject]
-            for kind in ("nearest_farthest", "feature_space"):
-                yield f"{track}_{kind}_{subject}", f"{track} · {subject} · {kind.replace('_', ' ')}", kind, own
+            for kind in ("masked_sheet", "nearest_farthest", "feature_space"):
+                what = kind.removesuffix("_sheet")
+                yield f"{track}_{what}_{subject}", f"{track} · {subject} · {what.replace('_', ' ')}", kind, own
 
 
 def _rows(kind: str, cells: Iterable[Cell], store: Store) -> dict[str, Image.Image]:

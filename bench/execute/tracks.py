@@ -1,8 +1,9 @@
 """How a cell becomes its track's task, batch by batch, and what is kept of the answer."""
 
+import dataclasses
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from bench.contract import (
     seed_for,
 )
 from bench.execute.checkpoint import FileCheckpoint
+from bench.execute.features import set_digest
 from bench.execute.gates import refusal
 from bench.execute.lab import Lab, subject_folder
 from bench.execute.randomise import drawn_anew
@@ -44,6 +46,7 @@ from bench.zoo import weights
 
 SHARED_BY_ALL_IMAGES = ("references", "reference_labels", "clean", "clean_labels", "fitted")
 BOUND_TOLERANCE = 1e-6
+PASSES = "passes"  # forward and backward, of what was remembered
 TENSORS = "artifacts/tensors.safetensors"  # in the cell's folder: everything that its metrics need
 
 
@@ -157,15 +160,22 @@ def _described(cell: Cell, task: Task, said: Any) -> dict[str, Tensor]:
         found = sorted(map(str, said)) if isinstance(said, Mapping) else type(said).__name__
         raise ShapeError(f"{who} should return a mapping with names of {', '.join(DESCRIPTIONS)}, got {found}")
     for name, tensor in said.items():
-        whole = name != "wanted_distribution"
-        wanted = (count,) if whole else (count, task.model.num_classes)
+        whole = name in ("latent_groups", "target_labels")
+        wanted = (count, *_described_axes(name, task.model))
         right = isinstance(tensor, Tensor) and tuple(tensor.shape) == wanted
         if not right or (tensor.dtype != torch.int64 if whole else not tensor.is_floating_point()):
             kind = "int64" if whole else "floating point"
             found = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ShapeError(f"{who}: {name} should be {wanted} {kind}, got {found}")
         check_finite(**{f"{who}: {name}": tensor})
+        if name == "transparency":
+            check_images(**{f"{who}: {name}": tensor[:, None]})
     return {name: tensor.detach() for name, tensor in said.items()}
+
+
+def _described_axes(name: str, model: Classifier) -> tuple[int, ...]:
+    """Axes of a description behind that of the images."""
+    return {"wanted_distribution": (model.num_classes,), "transparency": model.image_shape[1:]}.get(name, ())
 
 
 def _add_randomised_maps(cell: Cell, method: Any, task: Task, made: Made) -> None:
@@ -247,7 +257,35 @@ def _visualization(cell: Cell, lab: Lab, model: Classifier, common: dict[str, An
         targets=targets,
         **training_images(cell, lab),
         real=reference_row(cell, lab, targets if is_class else None) if cell.is_reference else None,
+        remember=_memory(cell, lab, model),
     )
+
+
+def _memory(
+    cell: Cell, lab: Lab, model: Classifier
+) -> Callable[[str, Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]:
+    """``VisualizationTask.remember``: files beside the features of real images, by all that could change them."""
+    chosen = lab.data(cell).select("train", int(cell.spec["references"]))
+    references, network = lab.real_digest(cell, "train", chosen), lab.checksum(cell.subject, cell.subject_key)
+    conditions = (cell.spec["source"], cell.spec["threads"], cell.spec["precision"])
+
+    def remember(what: str, learn: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        counted = False
+
+        def counting() -> dict[str, Tensor]:
+            nonlocal counted
+            counted, before = True, dataclasses.replace(model.passes)
+            learned = dict(learn())
+            spent = (model.passes.forward - before.forward, model.passes.backward - before.backward)
+            return learned | {PASSES: torch.tensor(spent)}
+
+        known = lab.features.get(set_digest(references, *conditions, what), network, counting, lasting=True)
+        if not counted:
+            forward, backward = known[PASSES].tolist()
+            model.passes.spend(forward=forward, backward=backward)
+        return {name: tensor for name, tensor in known.items() if name != PASSES}
+
+    return remember
 
 
 def channel_tap(cell: Cell) -> str:

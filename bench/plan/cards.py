@@ -160,8 +160,9 @@ PREFACE = f"""# Metric cards
 What every number on the boards is, and when not to trust it. Made from the files in this folder by
 `{COMMAND}`; `run_bench.py list metrics NAME` shows one card.
 
-A metric's name on the boards says everything that moves the number; `{{referee}}` stands for the referee's network. A
-number is citable as that name with its version. N counts what a method made, M the real images it is compared with.
+A metric's name on the boards says everything that moves the number; `{{referee}}` stands for the referee's network,
+`{{panel}}` for those of the panel, joined by `+`. A number is citable as that name with its version. N counts what a
+method made, M the real images it is compared with.
 
 Metrics of each track, the one that ranks its board in bold:
 """

@@ -18,12 +18,13 @@ from bench.contract import (
     SetupError,
     Unsupported,
 )
-from bench.plan.stubs import check_channels, stub_task, training_stub
+from bench.plan.stubs import Shown, check_channels, stub_task, training_stub
 from bench.plan.suite import AnySuite, Block, MethodSpec, SubjectName, Suite, split_attack
 from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, DatasetCard, EvalTransform, open_dataset
 
 LEARNING_TRACKS = ("reconstruction", "visualization", "adversarial", "detection")  # their tasks bring training images
+PANEL_TRACKS = ("visualization",)  # no metric of another asks for the panel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Cell:
         condition, subject, …: as on the boards.
         subject_key: key of the training cell that makes the subject; None for public weights.
         judge, judge_key: the referee's name, and the training cell that makes it (None for public weights).
+        panel, panel_keys: the same of each network that judges beside the referee; ``panel_gates`` are theirs.
         attack_key: the adversarial cell whose images a detector faces.
         metrics: stems of the metrics that read it.
         wanted: the suite asks for it (otherwise another cell needs it).
@@ -58,6 +60,9 @@ class Cell:
     attack_key: str | None = None
     gate: float | None = None
     judge_gate: float | None = None
+    panel: tuple[str, ...] = ()
+    panel_keys: tuple[str | None, ...] = ()
+    panel_gates: tuple[float | None, ...] = ()
     override_gate: bool = False
     metrics: tuple[str, ...] = ()
     timeout_s: float = 3600.0
@@ -80,7 +85,8 @@ class Cell:
     @property
     def needs(self) -> tuple[str, ...]:
         """Keys of the cells that must be ok before this one can start."""
-        return tuple(dict.fromkeys(key for key in (self.subject_key, self.judge_key, self.attack_key) if key))
+        every = (self.subject_key, self.judge_key, *self.panel_keys, self.attack_key)
+        return tuple(dict.fromkeys(key for key in every if key))
 
     @property
     def full_method(self) -> str:
@@ -228,6 +234,7 @@ class _Planner:
         if judge == subject and suite.referee_seed in suite.seeds:
             raise SetupError(f"{subject} would judge itself", "name a referee of another architecture or seed")
         judge_key = self._network(judge, suite.referee_seed)[0] if judge else None
+        panel = suite.panel_of(subject) if track in PANEL_TRACKS else ()
         self._check_images(track, block, subject, condition)
         if common["is_reference"] and track in ("inversion", "visualization"):
             self._check_left_over(track, block, condition)
@@ -265,6 +272,9 @@ class _Planner:
                 attack_key=attack_key,
                 gate=suite.gates.get(subject),
                 judge_gate=suite.gates.get(judge or ""),
+                panel=panel,
+                panel_keys=tuple(self._network(name, suite.referee_seed)[0] for name in panel),
+                panel_gates=tuple(suite.gates.get(name) for name in panel),
                 override_gate=suite.override_gates,
                 metrics=self._metrics(track, block.metrics),
                 timeout_s=block.timeout_s or suite.timeout_s,
@@ -273,7 +283,15 @@ class _Planner:
                 is_reference=common["is_reference"],
                 wanted=wanted,
                 skip=skip
-                or self.reason(track, method.model_dump_json(), subject, condition, block.budget, block.images),
+                or self.reason(
+                    track,
+                    method.model_dump_json(),
+                    subject,
+                    condition,
+                    block.budget,
+                    block.images,
+                    self._shown(block, condition) if track == "visualization" else None,
+                ),
             )
         )
 
@@ -393,8 +411,22 @@ class _Planner:
         except Unsupported as error:
             return error
 
+    def _shown(self, block: Block, condition: str) -> Shown:
+        """What a visualization is asked for, and the labels of the references that it gets."""
+        classes = range(self.data.card.num_classes) if condition == "class" else (0,)
+        targets = islice(cycle(block.targets or classes), block.images)
+        labels = self.data.labels("train")[self.data.select("train", block.references)]
+        return Shown(tuple(targets), tuple(labels.tolist()))
+
     def _reason(
-        self, track: str, method: str, subject: str, condition: str, budget: int, images: int
+        self,
+        track: str,
+        method: str,
+        subject: str,
+        condition: str,
+        budget: int,
+        images: int,
+        shown: Shown | None = None,
     ) -> tuple[str, str] | None:
         """Ask ``why_not`` with a task of as many empty images and, for subjects trained here, an untrained network."""
         spec = MethodSpec.model_validate_json(method)
@@ -410,7 +442,7 @@ class _Planner:
             return "skipped", f"needs logits, {subject} has none"
         if not model.num_classes and condition == "class":
             return "skipped", f"needs class logits, {subject} has none"
-        return _answer(name, ask, stub_task(track, model, condition, budget, images))
+        return _answer(name, ask, stub_task(track, model, condition, budget, images, shown))
 
 
 def _answer(name: str, ask: Callable[[Any], str | None], task: Any) -> tuple[str, str] | None:

@@ -54,7 +54,7 @@ def _seconds_a_pass(subject: str, network: str, card: DatasetCard, root: Path | 
     else:
         model = weights.load_public(subject, root).to(device)
         card = dataclasses.replace(card, image_shape=model.image_shape)
-    batch = 16 if card.image_shape[1] <= 64 else 2
+    batch = 16 if card.image_shape[1] <= 64 else 8  # subjects fill smaller batches up to 8
     images = (
         torch.rand(batch, *card.image_shape, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
     )

@@ -1,7 +1,7 @@
 """The smallest tasks there are, for asking a method whether it could run at all."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -39,7 +39,16 @@ def check_channels(model: Classifier, tap: str, channels: Iterable[int]) -> None
             raise SetupError(f"channel {channel} is out of range", f"{tap} has 0 to {count - 1}")
 
 
-def stub_task(track: str, model: Classifier, condition: str, budget: int, count: int = 2) -> Task:
+class Shown(NamedTuple):
+    """What a visualization is asked for (its targets) and may learn from (labels of its references)."""
+
+    targets: Sequence[int]
+    reference_labels: Sequence[int]
+
+
+def stub_task(
+    track: str, model: Classifier, condition: str, budget: int, count: int = 2, shown: Shown | None = None
+) -> Task:
     """A task of ``count`` black images, for ``why_not``; also checks that the condition's tap exists."""
     images = torch.zeros(1, *model.image_shape).expand(count, -1, -1, -1)  # one image's memory
     labels = torch.zeros(count, dtype=torch.int64)
@@ -58,6 +67,10 @@ def stub_task(track: str, model: Classifier, condition: str, budget: int, count:
         case "visualization":
             is_class = condition == "class"
             tap = None if is_class else check_tap(model, condition.removeprefix("channel_"))
+            if shown is not None:
+                labels, known_labels = torch.tensor(shown.targets), torch.tensor(shown.reference_labels)
+                black = images[:1].expand(len(known_labels), -1, -1, -1)
+                known = {"references": black, "reference_labels": known_labels}
             return VisualizationTask(
                 **common,
                 kind="class" if is_class else "channel",

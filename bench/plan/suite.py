@@ -127,7 +127,8 @@ class Suite(AnySuite):
     timeout_s: float = Field(default=3600, gt=0)
     subjects: list[str] = []
     referee: str | dict[str, str] | None = None  # the judge, or subject → judge with "default"
-    referee_seed: int = 1000
+    panel: list[str] | dict[str, list[str]] = []  # further judges (visualization), or subject → judges with "default"
+    referee_seed: int = 1000  # of the panel too
     gates: dict[str, float] = {}  # subject → clean accuracy below which it is refused
     override_gates: bool = False  # go on below the gate; the boards say so
     recipes: dict[str, RecipeSpec] = {}  # network → recipe, with "default"
@@ -144,6 +145,13 @@ class Suite(AnySuite):
         if isinstance(self.referee, dict):
             return self.referee.get(subject, self.referee.get("default"))
         return self.referee
+
+    def panel_of(self, subject: str) -> tuple[str, ...]:
+        """Names of the networks that judge beside the referee: those listed, without the subject itself."""
+        listed = self.panel
+        if isinstance(listed, dict):
+            listed = listed.get(subject, listed.get("default", []))
+        return tuple(name for name in listed if name != subject)
 
     def recipe_of(self, network: str) -> RecipeSpec:
         """How the network is trained; a ``SetupError`` when the suite does not say."""
@@ -300,6 +308,13 @@ def _check_part(suite: Suite) -> None:
             suite.recipe_of(parsed.network)
             if parsed.dataset != suite.dataset:
                 raise SetupError(f"subject {subject} was trained on {parsed.dataset}, the suite is on {suite.dataset}")
+    for subject, panel in _panels(suite).items():
+        if subject not in (known := [*suite.subjects, "default"]):
+            raise registry.unknown("subject with a panel", subject, known)
+        if len(set(panel)) != len(panel):
+            raise SetupError(f"suite {suite.suite} names a judge of a panel twice: {panel}", "name each once")
+        if subject in panel:
+            raise SetupError(f"{subject} would judge itself", "leave it out of its own panel")
     for gated in suite.gates:
         if gated not in (known := [*suite.subjects, *sorted(_judges(suite))]):
             raise registry.unknown("subject with a gate", gated, dict.fromkeys(known))
@@ -378,10 +393,14 @@ def split_attack(condition: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _judges(suite: Suite) -> Iterable[str]:
-    if isinstance(suite.referee, dict):
-        return set(suite.referee.values())
-    return {suite.referee} if suite.referee else set()
+def _judges(suite: Suite) -> set[str]:
+    """Every referee, and everyone on a panel."""
+    referees = suite.referee.values() if isinstance(suite.referee, dict) else [suite.referee] if suite.referee else []
+    return {*referees, *(name for panel in _panels(suite).values() for name in panel)}
+
+
+def _panels(suite: Suite) -> Mapping[str, list[str]]:
+    return suite.panel if isinstance(suite.panel, dict) else {"default": suite.panel}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

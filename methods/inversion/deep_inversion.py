@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bench._batch_norm import batch_norms, moments, watched
 from bench.back_projection import denormalised
 from bench.contract import InversionTask, method
 from bench.ops import finite, total_variation
-from methods.inversion._batch_norm import batch_norms, moments, watched
 
 
 @method(

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bench._batch_norm import Seen, batch_norms, moments, watched
 from bench.back_projection import denormalised
 from bench.conditioned_generator import Additions, Trained, train_generator
 from bench.conditioned_generator.network import Body, Condition, Matrix
 from bench.contract import InversionTask, SetupError, method
-from methods.inversion._batch_norm import Seen, batch_norms, moments, watched
 from methods.inversion._generator import GeneratorInversion
 
 SMALLEST_VARIANCE = 1e-5  # as BatchNorm's own

@@ -1,22 +1,28 @@
-"""Give each image, tap by tap, the feature distributions of real images of its class."""
+"""Give each image, tap by tap, the feature distributions of real images on which its neuron is active."""
 
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bench.back_projection import denormalised
-from bench.contract import Classifier, SetupError, VisualizationTask, method
+from bench.contract import Diverged, SetupError, Unsupported, VisualizationTask, method
 from bench.ops import check_axes, finite, step_factor
-from bench.sort_matching import Tap, distributions, sort_matching_loss, sorted_mean, spread_taps
+from bench.relevance import Flow, Kind, why_no_relevance
+from bench.sort_matching import sort_matching_loss
+from methods.visualization._distributions import Eye, RelevantFeatures, Seen, WholeFeatures, relevance_passes
+from methods.visualization._patches import best_patches, grid_of, largest_activations
+from methods.visualization._tap_rules import taps_of
 from methods.visualization._transforms import rolled, whole_shifts
+from methods.visualization._units import intensities, limits
+from methods.visualization._watched import Watched, positions, shapes_until
 
 BATCH = 32  # references in one forward pass
 NOISE_IMAGES = 8  # on which taps are weighed against each other
-SIDE = 224  # pixels; jitter and priors are given for pictures of this side [code]
+SIDE = 224  # pixels; jitter, patches and priors are given for pictures of this side [code]
+CLEAREST = 0.98  # quantile at which the transparency map is cut [code]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,60 +30,88 @@ class Known:
     """What ``fit`` learns of the cell's references.
 
     Args:
-        prefixes: tap → tokens to leave out at its beginning, for the taps in use from shallow to deep.
-        classes: (K',) int64, ascending: those that the cell asks for.
+        eye: looks at images.
+        kinds: (K',) int64, ascending: the classes or channels that the cell asks for.
         counts: (K',) how many references each has.
         targets: tap → (K', C, D) mean of the references' sorted features.
+        importance: tap → (K', C) mean of what the eye says of the references; empty when all channels matter alike.
         weights: (K', taps) of the taps' losses.
         passes: that this cost an image of the cell.
+        scores: (K', n) mean activation of each patch; empty for classes.
+        difference: largest relative difference of the loss on noise that precision and memory format make.
+        alpha: (N, H, W) each image's transparency map, filled by ``visualize``.
     """
 
-    prefixes: Mapping[str, int]
-    classes: Tensor
+    eye: Eye
+    kinds: Tensor
     counts: Sequence[int]
     targets: Mapping[str, Tensor]
+    importance: Mapping[str, Tensor]
     weights: Tensor
     passes: int
+    scores: Sequence[Sequence[float]]
+    difference: float | None
+    alpha: Tensor
 
 
 @method(
-    source="Görgün, Schiele & Fischer 2025, arXiv:2503.22399, class neurons [paper: abstract, introduction], with the"
-    " loop of its public code [code]",
-    differs="taps are those the project's wrapper has, so ResNets show their stem behind its norm and ReLU, and"
-    " ConvNeXt and transformers the ends of their quarters [our choice]; they weigh the inverse of their loss on noise"
-    " where the code has weights chosen by hand [our choice]; steps are what the budget pays, and warm-up is the"
-    " code's share of them; references go through the subject's own preprocessing, and the list is fixed; images are"
-    " independent of each other and rounded by nobody; total variation and length are of the picture as shifted",
+    source="Görgün, Schiele & Fischer 2025, arXiv:2503.22399 [paper: abstract, introduction], with the loop, taps and"
+    " loss of its public code [code]",
+    differs="taps weigh the inverse of their loss on noise where the code has weights chosen by hand [our choice];"
+    " steps are what the budget pays, and warm-up is the code's share of them; references go through the subject's own"
+    " preprocessing, and the list is fixed; images are independent of each other and rounded by nobody; total variation"
+    " and length are of the picture as shifted; of inner neurons, references are the best patches of distinct images"
+    " [paper: note] found in one way, relevance has rules for more networks than ResNet-50, targets lie in any stage,"
+    " and an image without relevance is compared as it is",
     variants={
-        "official_weights": {"weights": "equal"},
-        "official_weights_densenet121": {"weights": "1 1 1 1 100"},
+        "equal_weights": {"weights": "equal"},  # official for ResNet-50
+        "official_densenet121": {"weights": "1 1 1 1 100"},
+        "official_convnext_base": {"weights": "10 1 1 1 1"},
         "official_vit_l16": {"weights": "equal", "smoothness": 0.003, "length": 0.003},
         "official_vit_l32": {"weights": "1 1 1 1 0.1", "smoothness": 0.0003, "length": 0.0003},
         "official_setting_2": {"weights": "equal", "momentum": 0.9, "second_momentum": 0.999, "clip": False},
-        "paper_ends": {"taps": "ends"},  # its ablation: the first and the last tap suffice [note]
+        "official_inner": {"weights": "0.1 1 1 1", "reference": "image", "smoothness": 3e-7, "length": 3e-7},
+        "inner_restricted": {"relevance": "restricted"},
+        "inner_guided": {"relevance": "guided"},
+        "inner_without_relevance": {"relevance": "none"},
+        "inner_images": {"reference": "image"},  # as in the public code
+        "natural_weights": {"weights": "natural"},
+        # for 224 pixels in about a hundred steps, networks without an official setting: chosen on four of Imagenette's
+        # classes by the subject's own loss and by looks, never by another network [our choice]
+        "few_steps": {"weights": "natural", "step_size": 0.5, "smoothness": 5e-4},
+        "paper_ends": {"taps": "ends"},  # its ablation: the first and the last block suffice [note]
         "patches_only": {"prefix_tokens": False},
         "smoothed": {"smoothness": 0.0003},  # calmer pictures of 32 pixels in some tens of steps [our choice]
     },
 )
 @dataclass(frozen=True, kw_only=True)
 class Vital:
-    """Minimise Σ_k w_k · mean (sort F_k(τx) − T_k)² + smoothness · TV(τx) + length · ‖τx‖ over the normalised pixels x.
+    """Minimise Σ_k w_k · L_k(τx) + smoothness · TV(τx) + length · ‖τx‖ over pixels x in the network's units.
 
-    F_k are the (C, D) features of tap k, sorted along D; T_k is the mean of the sorted features of real images of the
-    class (``bench.sort_matching``); τ shifts x in a circle, anew for each step and image. TV is the sum of the lengths
-    of the differences to the right, lower, lower-left and lower-right neighbour [code]. Nothing asks for the logit.
-    After each step x is cut to the intensities [0, 1]. The references cost a forward pass each, once; what is left of
-    the budget goes into steps of two passes.
+    L_k = mean_c v_kc · mean_i (sort(F_k ⊙ M_k)_ci − T_kci)², F_k the (C, D) features of tap k, sorted along D; T_k is
+    the mean of the sorted F_k ⊙ M_k of the references (``bench.sort_matching``). Of a class the references are real
+    images of it, and M_k and v_k are 1. Of a channel they are the patches that drive it most, and M_k and v_k say what
+    in F_k is relevant to it (``bench.relevance``); only taps before it count. τ shifts x in a circle, anew for each
+    step and image. TV is the sum of the lengths of the differences to the right, lower, lower-left and lower-right
+    neighbour [code]. Networks that do not divide pixels by a deviation get x in other units (``_units``). Nothing asks
+    for the activation itself. After each step x is cut to the intensities [0, 1]. What
+    is learned of references costs passes once; what is left of the budget goes into steps.
     """
 
-    # "stages": the first tap, and the deepest of each size of map; all with tokens. "ends": the first and the last of
-    # these. "all", or the names of some, separated by blanks. Never one without positions.
-    taps: str = "stages"
-    # of the taps' losses: "balanced", "equal", or a number for each tap. Balanced weights are the inverse of the loss
-    # against the class on noise, scaled to sum to the number of taps.
+    # "all" that there is a rule for: the stem and up to five maps behind it, named stem, s1, s2, …; "ends": the first
+    # and the last of those behind the stem; or the names of some, or of the subject's own taps, separated by blanks.
+    taps: str = "all"
+    # of the taps' losses. "balanced": the inverse of what noise loses, scaled to sum to the number of taps. "natural":
+    # the inverse of what the references themselves lose, so that they lose 1 on average, the same at each tap, and the
+    # priors weigh the same in every network. Or "equal", or a number for each tap.
     weights: str = "balanced"
     prefix_tokens: bool = True  # sort the class token among the patches [code]
-    per_class: int = 50  # most references of a class; its first ones
+    references: int = 50  # real images of each class, its first ones; of a channel, patches
+    allow_fewer: bool = False  # go on with fewer than that
+    relevance: Literal["lrp", "restricted", "guided", "none"] = "lrp"  # of features to a channel
+    reference: Literal["crop", "image"] = "crop"  # of a channel: the best patch, enlarged, or the image it is from
+    shortlist: int = 1000  # references whose patches are tried, those with the largest activation
+    patch: int = 64  # its side in pictures of 224 pixels; in proportion in others
     smoothness: float = 0.0  # weight of TV in pictures of 224 pixels; 224 / side times as much in others
     length: float = 0.0  # weight of ‖τx‖, likewise
     jitter: int = 30  # largest shift either way in pictures of 224 pixels; in proportion in others, rounded down
@@ -87,99 +121,138 @@ class Vital:
     second_momentum: float = 0.9
     warmup: float = 0.05  # share of the steps in which the step size grows; then it falls as a cosine
     clip: bool = True  # to [0, 1] after each step; at the end in any case
+    # For a GPU, of classes alone; the report says what difference they make.
+    channels_last: bool = False
+    autocast: bool = False  # the network in bfloat16; sorting, loss and pixels stay float32
+    compiled: bool = False  # the network by torch.compile
 
     def why_not(self, task: VisualizationTask) -> str | None:
-        """Needs a class with references, taps with positions, and a step beside the passes of ``fit``.
+        """Needs enough references, taps with positions, rules for relevance, and a step beside what ``fit`` costs.
 
         Raises:
-            SetupError: a tap or weight that cannot be meant, or a target that is no class.
+            SetupError: a tap or weight that cannot be meant, a target or label that is no class.
         """
         model = task.model
-        if task.kind == "channel":
-            return "shows classes only, inner neurons are not there yet"
-        outside = [label for label in task.targets.unique().tolist() if not 0 <= label < model.num_classes]
-        if outside:
-            raise SetupError(f"{model.name} has no class {outside[0]}", f"it has 0 to {model.num_classes - 1}")
+        self._check_targets(task)
         taps = self._taps(task)
         if not taps:
-            return f"needs taps with positions, all of {model.name} are flat"
+            return (
+                f"has no tap rule for {model.name}; name some of its own taps: {', '.join(model.taps[:-1]) or 'none'}"
+            )
         given = self._given_weights(len(taps))
         if given is not None and len(given) != len(taps):
             return f"has {len(given)} weights for the {len(taps)} taps {', '.join(taps)}"
-        missing = sorted(set(task.targets.tolist()) - set(task.reference_labels.tolist()))
-        if missing:
-            return f"needs references of each class, there are none of {_named(missing)}"
-        needed = self._share_of_learning(task) + 2
+        reason = self._missing_references(task) or (self._no_flow(task, taps) if task.kind == "channel" else None)
+        if reason:
+            return reason
+        needed = self._share_of_learning(task) + self._passes_of_a_step(task)
         return None if task.budget >= needed else f"needs {needed} passes an image, the budget is {task.budget}"
 
     @torch.no_grad()
     def fit(self, task: VisualizationTask) -> Known:
-        """Average the sorted features of each class's references; one forward pass each, for all images of the cell."""
+        """Learn what the references of each target show; shared by all images, seeds and variants that look alike."""
         check_axes(references=(task.references, "R C H W"), reference_labels=(task.reference_labels, "R"))
-        taps, classes = self._taps(task), task.targets.unique()
-        chosen = [task.references[task.reference_labels == label][: self.per_class] for label in classes]
-        means = [_sorted_means(task.model, references, taps) for references in chosen]
-        targets = {tap: torch.stack([of_class[tap] for of_class in means]) for tap in taps}
-        given = self._given_weights(len(taps))
-        if given is None:
-            weights = _balanced(task, taps, targets)
+        taps, kinds = self._taps(task), task.targets.unique()
+        plain = self._eye(task, taps, plain=True)
+        if task.kind == "class":
+            learned = [self._learn_class(task, plain, taps, int(kind)) for kind in kinds]
         else:
-            weights = torch.tensor(given, device=task.device).expand(len(classes), -1)
+            what = f"largest activations of {task.tap}"
+            largest = task.remember(what, lambda: {"largest": largest_activations(task)})["largest"]
+            learned = [self._learn_channel(task, plain, taps, int(kind), largest) for kind in kinds]
+        targets = {tap: torch.stack([one[f"target {tap}"] for one in learned]) for tap in taps}
+        importance = {
+            tap: torch.stack([one[f"importance {tap}"] for one in learned])
+            for tap in taps
+            if f"importance {tap}" in learned[0]
+        }
+        given = self._given_weights(len(taps))
+        if given is not None:
+            weights = torch.tensor(given, device=task.device).expand(len(kinds), -1)
+        elif self.weights == "balanced":
+            weights = balanced(_noise_losses(task, plain, kinds, targets, importance))
+        else:
+            weights = natural(torch.stack([torch.stack([one[f"spread {tap}"] for tap in taps]) for one in learned]))
+        eye = self._eye(task, taps)
         return Known(
-            prefixes=taps,
-            classes=classes,
-            counts=[*map(len, chosen)],
+            eye=eye,
+            kinds=kinds,
+            counts=[int(one["count"]) for one in learned],
             targets=targets,
+            importance=importance,
             weights=weights,
             passes=self._share_of_learning(task),
+            scores=[one["score"].tolist() for one in learned if "score" in one],
+            difference=self._difference(task, plain, eye, kinds[:1], targets, weights),
+            alpha=torch.zeros(int(task.places.max()) + 1, *task.model.image_shape[1:], device=task.device),
         )
 
     def visualize(self, task: VisualizationTask) -> Tensor:
-        """Return (B, C, H, W) float32 intensities in [0, 1], image b aimed at ``task.targets[b]``."""
+        """Return (B, C, H, W) float32 intensities in [0, 1], image b aimed at ``task.targets[b]``.
+
+        Raises:
+            Diverged: some image's loss left the finite numbers; the message says when.
+        """
         known: Known = task.fitted
-        model, steps = task.model, _steps(task)
-        place = torch.searchsorted(known.classes, task.targets)
-        targets, weights = {tap: known.targets[tap][place] for tap in known.targets}, known.weights[place]
+        model, steps = task.model, self._steps(task)
+        place = torch.searchsorted(known.kinds, task.targets)
         reach = self.jitter * min(model.image_shape[1:]) // SIDE
         moves = task.draws("moves", steps, 3, law="uniform")  # (B, steps, 3): rows, columns, mirrored or not
         shifts, mirrored = whole_shifts(moves[..., :2], reach), (moves[..., 2] < 0.5) & self.flip
-        black = model.normalise(torch.zeros(1, *model.image_shape, device=task.device))
-        white = model.normalise(torch.ones(1, *model.image_shape, device=task.device))
+        black, white = limits(model)
 
-        pixels = task.noise()  # normalised
+        pixels = task.noise()  # in units of about one standard deviation of natural pictures
+        slopes = torch.zeros_like(pixels)  # sum of their sizes over all steps
+        lost = torch.full_like(place, steps)  # the step in which an image's loss was not finite
         optimiser = torch.optim.Adam([pixels], lr=self.step_size, betas=(self.momentum, self.second_momentum))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: step_factor(step, steps, round(self.warmup * steps))
         )
         for step in range(steps):
             shown = _mirrored(rolled(pixels, shifts[:, step]), mirrored[:, step]).requires_grad_()
-            features = _observed(model, denormalised(model, shown), known.prefixes)
-            loss = self._loss(shown, features, targets, weights)
+            loss = self._loss(shown, known.eye(intensities(model, shown), task.targets), known, place)
             (slope,) = torch.autograd.grad(loss.sum(), shown)  # sum: images do not depend on each other
+            lost = torch.where(loss.isfinite(), lost, lost.clamp(max=step))
             pixels.grad = rolled(_mirrored(slope, mirrored[:, step]), -shifts[:, step])
+            slopes += pixels.grad.abs()
             optimiser.step()
             schedule.step()
             if self.clip:
                 pixels.clamp_(black, white)
-        return finite(denormalised(model, pixels).clamp(0.0, 1.0))
+        _check_lost(lost, steps)
+        known.alpha[task.places] = transparency(slopes)
+        return finite(intensities(model, pixels).clamp(0.0, 1.0))
+
+    def describe(self, task: VisualizationTask) -> dict[str, Tensor]:
+        """Return the (B, H, W) transparency maps that ``visualize`` left."""
+        return {"transparency": task.fitted.alpha[task.places]}
 
     def report(self, task: VisualizationTask) -> dict[str, Any]:
-        """Return what the record keeps: steps, taps, and by class the number of references and the taps' weights."""
+        """Return what the record keeps: steps, taps, and by target the number of references and the taps' weights."""
         known: Known = task.fitted
-        classes = [str(label) for label in known.classes.tolist()]
-        return {
-            "steps": _steps(task),
-            "taps": list(known.prefixes),
-            "references": dict(zip(classes, known.counts, strict=True)),
-            "weights": dict(zip(classes, known.weights.tolist(), strict=True)),
+        kinds = [str(kind) for kind in known.kinds.tolist()]
+        said = {
+            "steps": self._steps(task),
+            "taps": self._taps(task),
+            "references": dict(zip(kinds, known.counts, strict=True)),
+            "weights": dict(zip(kinds, known.weights.tolist(), strict=True)),
         }
+        if known.scores:
+            said["patch_activations"] = dict(zip(kinds, known.scores, strict=True))
+        if known.difference is not None:
+            said["relative_difference_of_the_loss"] = known.difference
+        return said
 
-    def _loss(
-        self, shown: Tensor, features: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Tensor
-    ) -> Tensor:
-        """(B,) of normalised images (B, C, H, W), with (B, C', D) features and targets by tap and (B, taps) weights."""
-        own = torch.stack([sort_matching_loss(features[tap], targets[tap]) for tap in targets], dim=1)  # (B, taps)
-        loss = (weights * own).sum(1)
+    # ---- the loss ----
+
+    def _loss(self, shown: Tensor, seen: Seen, known: Known, place: Tensor) -> Tensor:
+        """(B,) of normalised images (B, C, H, W), what they show, and the (B,) places of their targets in ``known``."""
+        own = _tap_losses(
+            seen,
+            {tap: targets[place] for tap, targets in known.targets.items()},
+            {tap: importance[place] for tap, importance in known.importance.items()},
+        )
+        loss = (known.weights[place] * own).sum(1)
         scale = SIDE / min(shown.shape[2:])
         if self.smoothness:
             loss = loss + self.smoothness * scale * neighbour_lengths(shown)
@@ -187,38 +260,142 @@ class Vital:
             loss = loss + self.length * scale * torch.linalg.vector_norm(shown, dim=(1, 2, 3))
         return loss
 
-    def _taps(self, task: VisualizationTask) -> dict[str, int]:
-        """Names of the taps in use, from shallow to deep → how many of their first tokens are left out.
+    def _steps(self, task: VisualizationTask) -> int:
+        known: Known = task.fitted
+        return (task.budget - known.passes) // known.eye.passes
+
+    # ---- what the references show ----
+
+    def _learn_class(
+        self, task: VisualizationTask, eye: Eye, taps: Mapping[str, str], label: int
+    ) -> Mapping[str, Tensor]:
+        """Count and targets of a class's first references."""
+        chosen = task.references[task.reference_labels == label][: self.references]
+
+        def learn() -> dict[str, Tensor]:
+            if (chosen == chosen[:, :, :1, :1]).all():
+                raise SetupError(
+                    f"all {len(chosen)} references of class {label} are of one colour", "give real pictures"
+                )
+            return _means(eye, chosen, label)
+
+        what = f"class {label}: {len(chosen)} references at {taps}, prefix {self.prefix_tokens}"
+        return {"count": torch.tensor(len(chosen)), **task.remember(what, learn)}
+
+    def _learn_channel(
+        self, task: VisualizationTask, eye: Eye, taps: Mapping[str, str], channel: int, largest: Tensor
+    ) -> Mapping[str, Tensor]:
+        """Count, targets and importance of the patches that drive a channel most, and their activations."""
+        grid = grid_of(task.model, self.patch)
+        if not largest[:, channel].max() > 0:
+            raise Unsupported(f"channel {channel} of {task.tap} is 0 on all {len(largest)} references: a dead neuron")
+
+        def learn() -> dict[str, Tensor]:
+            best = best_patches(task, channel, largest, grid, self.shortlist)
+            best = {name: values[: self.references] for name, values in best.items()}
+            images = task.references[best["image"]]
+            chosen = images if self.reference == "image" else grid.some_of(images, best["patch"])
+            return best | _means(eye, chosen, channel)
+
+        what = (
+            f"channel {channel} of {task.tap}: {self.references} times {self.reference} of {self.shortlist} in {grid},"
+            f" {self.relevance} at {taps}"
+        )
+        learned = task.remember(what, learn)
+        return {"count": torch.tensor(len(learned["score"])), **learned}
+
+    @property
+    def _is_plain(self) -> bool:
+        return not (self.channels_last or self.autocast or self.compiled)
+
+    def _difference(
+        self,
+        task: VisualizationTask,
+        plain: Eye,
+        fast: Eye,
+        kind: Tensor,
+        targets: Mapping[str, Tensor],
+        weights: Tensor,
+    ) -> float | None:
+        """Largest relative difference between both of the first target's loss on noise; None where they are one."""
+        if self._is_plain or task.kind == "channel":
+            return None
+        noise = _noise(task)
+        wanted = {tap: of_all[:1].expand(NOISE_IMAGES, -1, -1) for tap, of_all in targets.items()}
+        one, other = ((weights[:1] * _tap_losses(eye(noise, kind), wanted, {})).sum(1) for eye in (plain, fast))
+        return float(((other - one) / one).abs().max())
+
+    def _share_of_learning(self, task: VisualizationTask) -> int:
+        """Passes that ``fit`` costs an image of the cell, rounded up."""
+        kinds, noise = task.targets.unique(), NOISE_IMAGES * (self.weights == "balanced")
+        if task.kind == "class":
+            noise += 2 * NOISE_IMAGES * (not self._is_plain)
+            counts = [int((task.reference_labels == kind).sum()) for kind in kinds]
+            passes = sum(min(count, self.references) for count in counts) + noise
+        else:
+            tried = min(self.shortlist, len(task.references))
+            looked_at = min(tried, self.references) + noise
+            a_look = self._passes_of_a_step(task) - 1  # without the way back
+            passes = len(task.references) + len(kinds) * (
+                tried * grid_of(task.model, self.patch).count + looked_at * a_look
+            )
+        return -(-passes // max(1, len(task)))
+
+    # ---- where it looks ----
+
+    def _eye(self, task: VisualizationTask, taps: Mapping[str, str], *, plain: bool = False) -> Eye:
+        """What looks at images; ``plain`` without what makes it faster on a GPU."""
+        if task.kind == "channel" and self.relevance != "none":
+            return RelevantFeatures(_flow(task, taps, self.relevance), self.relevance, taps)
+        options = {name: getattr(self, name) and not plain for name in ("channels_last", "autocast", "compiled")}
+        watched = Watched(task.model, list(taps.values()), **options)
+        return WholeFeatures(watched, taps, self._prefixes(task, taps))
+
+    def _passes_of_a_step(self, task: VisualizationTask) -> int:
+        if task.kind == "class" or self.relevance == "none":
+            return WholeFeatures.passes
+        return 2 + relevance_passes(self.relevance)
+
+    def _taps(self, task: VisualizationTask) -> dict[str, str]:
+        """Names of the taps in use, from shallow to deep → paths of their modules; empty when there is no rule.
 
         Raises:
-            SetupError: no such tap, or one without positions.
+            SetupError: no such tap, one without positions, or one that does not lie before the channel asked for.
         """
-        there = spread_taps(task.model, task.device)
-        patches = min((tap.positions for tap in there), default=0)  # what a transformer's stem has, without prefix
-        chosen = self._chosen(there, task.model)
-        leave_out = not self.prefix_tokens
-        return {tap.name: (tap.positions - patches) * (tap.is_tokens and leave_out) for tap in chosen}
+        model, rule = task.model, taps_of(task.model.network)
+        usable = list(_usable(task))
+        if self.taps in ("all", "ends"):
+            there = {name: path for name, path in rule.items() if path in usable}
+            behind = [name for name in there if name != "stem"]
+            return there if self.taps == "all" else {name: there[name] for name in behind[:1] + behind[1:][-1:]}
+        found: dict[str, str] = {}
+        for name in self.taps.split():
+            if name not in rule and name not in model.taps:
+                near = difflib.get_close_matches(name, [*rule, *model.taps], n=3, cutoff=0.0)
+                raise SetupError(
+                    f"tap {name!r} of {model.name} does not exist", f"nearest: {', '.join(near) or 'none'}"
+                )
+            found[name] = rule.get(name) or list(shapes_until(model, name))[-1]
+            if found[name] not in usable:
+                where = "" if task.kind == "class" else f", or does not lie before {task.tap}"
+                raise SetupError(
+                    f"tap {name!r} of {model.name} is flat: it has no distribution{where}",
+                    f"there are: {', '.join(one for one, path in rule.items() if path in usable) or 'none'}",
+                )
+        return dict(sorted(found.items(), key=lambda item: usable.index(item[1])))
 
-    def _chosen(self, there: Sequence[Tap], model: Classifier) -> list[Tap]:
-        if self.taps == "all":
-            return list(there)
-        if self.taps in ("stages", "ends"):
-            deepest = {tap.positions: tap for tap in there}
-            stages = [
-                tap for place, tap in enumerate(there) if place == 0 or tap.is_tokens or deepest[tap.positions] is tap
-            ]
-            return stages if self.taps == "stages" else [*stages[:1], *stages[1:][-1:]]
-        asked, known = self.taps.split(), {tap.name: tap for tap in there}
-        for name in asked:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-                found = "is flat: it has no distribution" if name in model.taps else "does not exist"
-                raise SetupError(f"tap {name!r} of {model.name} {found}", f"nearest: {', '.join(near) or 'none'}")
-        return [tap for tap in there if tap.name in asked]
+    def _prefixes(self, task: VisualizationTask, taps: Mapping[str, str]) -> dict[str, int]:
+        """Tap → how many of its first tokens are left out: those beside the patches, of which the stem has no more."""
+        shapes = _usable(task)
+        patches = min(positions(shapes[path]) for path in taps.values())
+        return {
+            tap: positions(shapes[path]) - patches if len(shapes[path]) == 3 and not self.prefix_tokens else 0
+            for tap, path in taps.items()
+        }
 
     def _given_weights(self, taps: int) -> list[float] | None:
         """The weights that the settings say, None for those that are measured."""
-        if self.weights == "balanced":
+        if self.weights in ("natural", "balanced"):
             return None
         if self.weights == "equal":
             return [1.0] * taps
@@ -226,20 +403,152 @@ class Vital:
             return [float(number) for number in self.weights.split()]
         except ValueError:
             raise SetupError(
-                f"weights should be balanced, equal or a number for each tap, got {self.weights!r}",
+                f"weights should be natural, balanced, equal or a number for each tap, got {self.weights!r}",
                 "separate numbers by blanks",
             ) from None
 
-    def _share_of_learning(self, task: VisualizationTask) -> int:
-        """Passes that ``fit`` costs an image of the cell, rounded up."""
-        counts = [int((task.reference_labels == label).sum()) for label in task.targets.unique()]
-        passes = sum(min(count, self.per_class) for count in counts) + NOISE_IMAGES * (self.weights == "balanced")
-        return -(-passes // max(1, len(task)))
+    # ---- what a task may lack ----
+
+    def _check_targets(self, task: VisualizationTask) -> None:
+        """Targets exist, and so do the classes that the references are said to be of.
+
+        Raises:
+            SetupError: it is not so.
+        """
+        model, asked = task.model, task.targets.unique().tolist()
+        if task.kind == "class":
+            _check_range(f"{model.name} has no class", asked, model.num_classes)
+            _check_range(
+                f"references are labelled, and {model.name} has no class", task.reference_labels, model.num_classes
+            )
+        else:
+            assert task.tap is not None
+            shape = list(shapes_until(model, task.tap).values())[-1]
+            _check_range(f"{task.tap} of {model.name} has no channel", asked, shape[2 if len(shape) == 3 else 1])
+
+    def _missing_references(self, task: VisualizationTask) -> str | None:
+        """Why there are too few references."""
+        asked = {"references": self.references, "shortlist": self.shortlist, "patch": self.patch}
+        for name, number in asked.items():
+            if number < 1:
+                raise SetupError(f"{name} should be 1 or more, got {number}", "give a whole number")
+        if task.kind == "channel":
+            count = min(len(task.references), self.shortlist)
+            if count < (1 if self.allow_fewer else self.references):
+                return f"needs {self.references} references, there are {count}: lower references, or allow_fewer"
+            return None
+        labels = task.reference_labels
+        for kind in task.targets.unique().tolist():
+            count = int((labels == kind).sum())
+            if count < (1 if self.allow_fewer else self.references):
+                return (
+                    f"needs {self.references} references of each class, there are {count} of class {kind}: "
+                    "show it more, lower references, or allow_fewer"
+                )
+        return None
+
+    def _no_flow(self, task: VisualizationTask, taps: Mapping[str, str]) -> str | None:
+        """Why relevance cannot be had."""
+        if self.relevance == "none":
+            return None
+        assert task.tap is not None
+        path = list(shapes_until(task.model, task.tap))[-1]
+        return why_no_relevance(task.model.network, target=path, at=list(taps.values()))
 
 
-def _steps(task: VisualizationTask) -> int:
-    passes: int = task.fitted.passes
-    return (task.budget - passes) // 2
+def _usable(task: VisualizationTask) -> dict[str, torch.Size]:
+    """Modules whose output has positions, before the channel if one is asked for → shape of their output."""
+    shapes = shapes_until(task.model, task.tap or task.model.taps[-1])
+    if task.kind == "channel":
+        shapes.popitem()
+    return {path: shape for path, shape in shapes.items() if positions(shape) > 1}
+
+
+def _check_range(what: str, numbers: Tensor | Sequence[int], count: int) -> None:
+    found = torch.as_tensor(numbers)
+    outside = found[(found < 0) | (found >= count)]
+    if len(outside):
+        raise SetupError(f"{what} {int(outside[0])}", f"it has 0 to {count - 1}")
+
+
+def _flow(task: VisualizationTask, taps: Mapping[str, str], kind: Kind) -> Flow:
+    assert task.tap is not None
+    return Flow(task.model, target=list(shapes_until(task.model, task.tap))[-1], at=list(taps.values()), kind=kind)
+
+
+def _means(eye: Eye, references: Tensor, target: int) -> dict[str, Tensor]:
+    """``target TAP`` (C, D) and, where the eye says so, ``importance TAP`` (C,): means over the references.
+
+    ``spread TAP`` is what the references themselves lose against it: the mean of squares less the square of means.
+    """
+    total: dict[str, Tensor] = {}
+    for part in references.split(BATCH):
+        seen = eye(part, torch.full((len(part),), target, device=part.device))
+        ordered = {tap: features.sort(dim=2).values for tap, features in seen.features.items()}
+        sums = {f"target {tap}": values.sum(0) for tap, values in ordered.items()}
+        sums |= {f"squares {tap}": values.double().square().sum((0, 2)) for tap, values in ordered.items()}
+        sums |= {f"importance {tap}": importance.sum(0) for tap, importance in seen.importance.items()}
+        total = {name: part_sum + total.get(name, 0.0) for name, part_sum in sums.items()}
+    means = {name: summed / len(references) for name, summed in total.items()}
+    for tap in seen.features:
+        wanted, importance = means[f"target {tap}"], means.get(f"importance {tap}", torch.ones(()))
+        lost = means.pop(f"squares {tap}") / wanted.shape[1] - wanted.double().square().mean(1)  # (C,)
+        means[f"spread {tap}"] = (importance * lost.clamp_min(0.0)).mean().float()
+    return means
+
+
+def _tap_losses(seen: Seen, targets: Mapping[str, Tensor], importance: Mapping[str, Tensor]) -> Tensor:
+    """(B, taps) of (B, C, D) features and targets; the root of a channel's weight goes into both, which sorts alike."""
+    losses = []
+    for tap, features in seen.features.items():
+        wanted = targets[tap]
+        if importance:
+            root = importance[tap].sqrt()[:, :, None]
+            features, wanted = features * root, wanted * root
+        losses.append(sort_matching_loss(features, wanted))
+    return torch.stack(losses, dim=1)
+
+
+def _noise(task: VisualizationTask) -> Tensor:
+    """(8, C, H, W) noise like the start of the cell's first place, so that it is the same for any number of images."""
+    first = task.replace(places=torch.zeros_like(task.places[:1]))
+    return intensities(task.model, first.draws("balance", NOISE_IMAGES, *task.model.image_shape)[0])
+
+
+def _noise_losses(
+    task: VisualizationTask, eye: Eye, kinds: Tensor, targets: Mapping[str, Tensor], importance: Mapping[str, Tensor]
+) -> Tensor:
+    """(K', taps) what noise loses against each target, whatever the others are."""
+    noise = _noise(task)
+    seen = eye(noise, kinds[:1].expand(NOISE_IMAGES))  # all classes see the same
+    losses = []
+    for place, kind in enumerate(kinds):
+        if task.kind == "channel" and place:
+            seen = eye(noise, kind.expand(NOISE_IMAGES))
+        wanted, matters = (
+            {tap: of_all[place].expand(NOISE_IMAGES, *of_all.shape[1:]) for tap, of_all in every.items()}
+            for every in (targets, importance)
+        )
+        losses.append(_tap_losses(seen, wanted, matters).mean(0))
+    return torch.stack(losses)
+
+
+def natural(losses: Tensor) -> Tensor:
+    """(K', taps) weights under which (K', taps) losses are all the same and sum to 1; a dead tap has none."""
+    return torch.where(losses > 0, 1 / (losses.shape[1] * losses), 0.0)
+
+
+def balanced(losses: Tensor) -> Tensor:
+    """(K', taps) weights under which (K', taps) losses are all the same; they sum to the number of taps."""
+    shares = natural(losses)
+    return losses.shape[1] * shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
+
+
+def transparency(slopes: Tensor) -> Tensor:
+    """(B, H, W) in [0, 1] of summed gradient sizes (B, C, H, W): the mean over channels, cut at its 98th percentile."""
+    alpha = slopes.mean(1)
+    highest = alpha.flatten(1).quantile(CLEAREST, dim=1)[:, None, None]
+    return alpha.clamp(max=highest) / highest.clamp_min(torch.finfo(alpha.dtype).tiny)
 
 
 def neighbour_lengths(images: Tensor) -> Tensor:
@@ -259,39 +568,8 @@ def _mirrored(images: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], images.flip(3), images)
 
 
-def _observed(model: Classifier, images: Tensor, taps: Mapping[str, int]) -> dict[str, Tensor]:
-    """Tap → (B, C', D) values of each of its channels."""
-    seen = model.observe(images, tuple(taps)).features
-    return {tap: distributions(seen[tap], prefix) for tap, prefix in taps.items()}
-
-
-def _sorted_means(model: Classifier, references: Tensor, taps: Mapping[str, int]) -> dict[str, Tensor]:
-    """Tap → (C', D) mean of the references' sorted features."""
-    total = dict.fromkeys(taps, torch.zeros((), device=references.device))
-    for part in references.split(BATCH):
-        features = _observed(model, part, taps)
-        total = {tap: total[tap] + sorted_mean(features[tap]) * len(part) for tap in taps}
-    return {tap: total[tap] / len(references) for tap in taps}
-
-
-def _balanced(task: VisualizationTask, taps: Mapping[str, int], targets: Mapping[str, Tensor]) -> Tensor:
-    """(K', taps) weights that make all taps count the same on noise; each class has its own, whatever the others are.
-
-    The noise is that of the cell's first place, so it is the same for any number of images.
-    """
-    first = task.replace(places=torch.zeros_like(task.places[:1]))
-    noise = first.draws("balance", NOISE_IMAGES, *task.model.image_shape)[0]
-    features = _observed(task.model, denormalised(task.model, noise), taps)
-    losses = [
-        [sort_matching_loss(features[tap], target.expand_as(features[tap])).mean() for target in targets[tap]]
-        for tap in taps
-    ]
-    own = torch.tensor(losses, device=task.device).T  # (K', taps)
-    inverse = torch.where(own > 0, 1 / own, 0.0)  # a dead tap has nothing to say
-    return len(taps) * inverse / inverse.sum(1, keepdim=True).clamp(min=torch.finfo(inverse.dtype).tiny)
-
-
-def _named(labels: Sequence[int], most: int = 5) -> str:
-    """The first of these classes, for a message."""
-    rest = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return f"class {', '.join(map(str, labels[:most]))}{rest}"
+def _check_lost(lost: Tensor, steps: int) -> None:
+    """Raise ``Diverged`` when some (B,) images have a step, below ``steps``, in which their loss was not finite."""
+    count = int((lost < steps).sum())
+    if count:
+        raise Diverged(f"the loss of {count} of {len(lost)} images is not finite, first in step {int(lost.min())}")

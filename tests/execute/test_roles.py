@@ -74,11 +74,13 @@ def test_what_a_method_says_is_kept_and_measured(finished: Finished, tmp_path: P
     [
         (
             "nothing",
-            "should return a mapping with names of wanted_distribution, latent_groups, target_labels, got NoneType",
+            "should return a mapping with names of wanted_distribution, latent_groups, target_labels, transparency, got"
+            " NoneType",
         ),
         (
             "unknown",
-            "should return a mapping with names of wanted_distribution, latent_groups, target_labels, got ['mood']",
+            "should return a mapping with names of wanted_distribution, latent_groups, target_labels, transparency, got"
+            " ['mood']",
         ),
         ("short", ": latent_groups should be (8,) int64, got (7,) torch.int64"),
         ("floats", ": latent_groups should be (8,) int64, got (8,) torch.float32"),

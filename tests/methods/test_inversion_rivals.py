@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from bench import registry
+from bench._batch_norm import watched
 from bench.contract import BudgetExceeded, Diverged, InversionTask, PassCounter
 from bench.zoo.classifier import Classifier
 from methods.inversion import class_prototype_table
-from methods.inversion._batch_norm import watched
 from methods.inversion.class_prototype_table import ClassPrototypeTable
 from methods.inversion.deep_inversion import DeepInversion, statistics_distance
 from methods.inversion.diverse_ascent import DiverseAscent

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from bench._batch_norm import watched
 from bench.contract import SetupError
 from bench.zoo.classifier import Classifier
-from methods.inversion._batch_norm import watched
 from methods.inversion.ni_real import NiReal, divergence, spread_hinge, standardised
 from tests import toys
 

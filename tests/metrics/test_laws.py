@@ -15,7 +15,7 @@ STEMS = sorted(path.stem for path in (Path(__file__).parents[2] / "metrics").glo
 N, M, K, D = 48, 44, 7, 5  # images, reference images, classes, features
 REFERENCE_TRACKS = {"inversion", "visualization"}  # their `real` images are M others, not the N originals
 REFERENCE_ROLES = {"real_labels", "real_referee_features", "real_inception_features", "real_dinov2_features"}
-REFERENCE_ROLES |= {"training"}
+REFERENCE_ROLES |= {"training", "real_target_features", "reference_referee_features", "reference_labels"}
 WHOLE = {"target", "lpips_alex", "lpips_vgg", "cost", "class_subspaces"}  # no axis of images
 
 SIDES = {"ms_ssim": 176}  # px, where a metric needs more than the usual ones
@@ -89,6 +89,11 @@ def toys(function, seed, count=N):
         "target_features": lambda: normal(count, D),
         "referee_features": lambda: normal(count, D),
         "real_referee_features": lambda: normal(reference, D),
+        "real_target_features": lambda: normal(reference, D),
+        "reference_referee_features": lambda: normal(reference, D),
+        "reference_labels": lambda: torch.randint(0, K, (reference,), generator=generator),
+        "panel_logits": lambda: torch.stack([mostly_right(), mostly_right()], 1),
+        "real_activation": lambda: 1 + uniform(count),
         "latent_groups": lambda: torch.arange(count) // 4,
         "target_labels": lambda: (labels + 1) % K,
         "class_subspaces": lambda: {label: torch.linalg.qr(normal(2 * side**2, 3)).Q.T for label in range(K)},
@@ -215,7 +220,7 @@ def test_inputs_and_the_global_generator_are_left_as_found(stem):
         (stem, role)
         for stem in STEMS
         for role in roles_of(load(stem)[0])
-        if role not in WHOLE | {"labels", "real_labels", "attacked", "latent_groups", "target_labels"}
+        if role not in WHOLE | {"attacked", "latent_groups"} and not role.endswith("labels")
     ],
 )
 def test_a_nan_anywhere_is_refused(stem, role):
