@@ -5,13 +5,13 @@ Görgün, Schiele & Fischer 2025, arXiv:2503.22399; exact histogram matching as 
 Letters for axes: **N** images, **C** channels, **D** positions of a map, or tokens.
 """
 
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bench.contract import Classifier, PassCounter, SetupError
+from bench.contract import SetupError
 from bench.ops import check_axes
 
 
@@ -38,7 +38,7 @@ def sorted_mean(features: Tensor) -> Tensor:
     what differs between the images is averaged away [derived].
     """
     check_axes(features=(features, "N C D"))
-    return features.sort(dim=2).values.mean(0)
+    return stable_sort(features)[0].mean(0)
 
 
 def sort_matching_loss(features: Tensor, targets: Tensor) -> Tensor:
@@ -54,12 +54,33 @@ def sort_matching_loss(features: Tensor, targets: Tensor) -> Tensor:
     return cast(Tensor, _SortMatching.apply(features, targets))
 
 
+def stable_sort(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values in ascending order along the last axis, and where they were; equal ones keep their order.
+
+    On a CPU each float32 number and its place go into one whole number of 64 bits: sorting those is about three
+    times as fast as torch's own sort, packing included, and gives the same.
+    """
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        ordered, places = values.sort(dim=-1, stable=True)
+        return ordered, places
+    bits = (values.detach() + 0.0).contiguous().view(torch.int32)  # -0.0 is 0.0 from here on: they are equal
+    packed = _rising(bits).long().bitwise_left_shift_(32).bitwise_or_(torch.arange(values.shape[-1]))
+    packed.numpy().sort(axis=-1)  # in place
+    places = packed & 0xFFFFFFFF
+    return _rising(packed.bitwise_right_shift_(32).int()).view(torch.float32), places
+
+
+def _rising(bits: Tensor) -> Tensor:
+    """Bits of float32 numbers as whole numbers in the same order; the same once more is the way back."""
+    return (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
+
+
 class _SortMatching(torch.autograd.Function):
     """The loss with its gradient, made while the order is at hand."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, targets: Tensor) -> Tensor:
-        ordered, places = features.sort(dim=2, stable=True)
+        ordered, places = stable_sort(features)
         missing = ordered - targets
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(torch.empty_like(missing).scatter_(2, places, missing))
@@ -70,25 +91,3 @@ class _SortMatching(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
         (missing,) = ctx.saved_tensors
         return missing * (outer * (2 / missing[0].numel()))[:, None, None], None
-
-
-class Tap(NamedTuple):
-    """A tap whose channels have a distribution: D positions, or tokens."""
-
-    name: str
-    positions: int
-    is_tokens: bool
-
-
-@torch.no_grad()
-def spread_taps(model: Classifier, device: torch.device) -> list[Tap]:
-    """The model's taps from shallow to deep, without flat ones (D = 1). Costs no passes."""
-    black = torch.zeros(1, *model.image_shape, device=device)
-    before, model.passes = model.passes, PassCounter()
-    try:
-        seen = {name: model.features(black, name) for name in model.taps}
-    finally:
-        model.passes = before
-    shaped = {name: features for name, features in seen.items() if features.ndim > 2}
-    taps = [Tap(name, distributions(features).shape[2], features.ndim == 3) for name, features in shaped.items()]
-    return [tap for tap in taps if tap.positions > 1]

@@ -7,8 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.contract import SetupError, ShapeError
-from bench.sort_matching import Tap, distributions, sort_matching_loss, sorted_mean, spread_taps
-from bench.zoo import networks
+from bench.sort_matching import distributions, sort_matching_loss, sorted_mean, stable_sort
 
 
 def numbers(seed, *shape):
@@ -129,23 +128,24 @@ def test_lengths_that_do_not_fit_are_an_error():
         sort_matching_loss(CASES["random"], CASES["random"][..., :6])
 
 
-def small(name, side=32):
-    return networks.untrained(
-        name, num_classes=10, image_shape=(3, side, side), mean=(0.5,) * 3, std=(0.25,) * 3, seed=0
-    )
+SORTED = {
+    "normal": numbers(11, 2, 3, 40).float(),
+    "tied": (2 * numbers(12, 2, 3, 40)).round().float(),
+    "like a ReLU's": numbers(13, 2, 3, 40).relu().float(),
+    "with negative zeros": -numbers(14, 2, 3, 40).relu().float(),
+    "with infinities and nothing": torch.tensor([[[1.0, -torch.inf, torch.nan, torch.inf, -1e-45, 1e-45, 0.0, -3e38]]]),
+    "across strides": numbers(15, 2, 40, 3).float().mT,
+    "of 64 bits": numbers(16, 2, 3, 40),
+    "of 16 bits": numbers(17, 2, 3, 40).bfloat16(),
+    "none": torch.zeros(0, 3, 5),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "taps"),
-    [
-        ("mlp", []),
-        ("cnn", [("block1", 256, False), ("block2", 64, False), ("block3", 16, False)]),
-        ("vgg16_bn", [("stage1", 256, False), ("stage2", 64, False), ("stage3", 16, False), ("stage4", 4, False)]),
-        ("deit_pico", [("stem", 64, True)] + [(f"block{place}", 65, True) for place in (2, 3, 5, 6)]),
-    ],
-)
-def test_taps_with_positions_are_found_and_cost_nothing(name, taps):
-    network = small(name)
-    model = networks.wrap(network, name=name, num_classes=10, image_shape=(3, 32, 32))
-    assert spread_taps(model, torch.device("cpu")) == [Tap(*tap) for tap in taps]
-    assert model.passes.total == 0
+@pytest.mark.parametrize("case", SORTED)
+def test_the_stable_sort_is_that_of_torch(case):
+    values = SORTED[case].clone()
+    ordered, places = stable_sort(values)
+    expected = SORTED[case].sort(dim=-1, stable=True)
+    torch.testing.assert_close(ordered, expected.values, atol=0, rtol=0, equal_nan=True)
+    assert torch.equal(places, expected.indices)
+    torch.testing.assert_close(values, SORTED[case], atol=0, rtol=0, equal_nan=True)  # not sorted in place

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.contract import Diverged, SetupError, Unsupported, VisualizationTask, method
 from bench.ops import check_axes, finite, step_factor
 from bench.relevance import Flow, Kind, why_no_relevance
-from bench.sort_matching import sort_matching_loss
+from bench.sort_matching import sort_matching_loss, stable_sort
 from methods.visualization._distributions import Eye, RelevantFeatures, Seen, WholeFeatures, relevance_passes
 from methods.visualization._patches import best_patches, grid_of, largest_activations
 from methods.visualization._tap_rules import taps_of
@@ -484,7 +484,7 @@ def _means(eye: Eye, references: Tensor, target: int) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     for part in references.split(BATCH):
         seen = eye(part, torch.full((len(part),), target, device=part.device))
-        ordered = {tap: features.sort(dim=2).values for tap, features in seen.features.items()}
+        ordered = {tap: stable_sort(features)[0] for tap, features in seen.features.items()}
         sums = {f"target {tap}": values.sum(0) for tap, values in ordered.items()}
         sums |= {f"squares {tap}": values.double().square().sum((0, 2)) for tap, values in ordered.items()}
         sums |= {f"importance {tap}": importance.sum(0) for tap, importance in seen.importance.items()}
