@@ -39,3 +39,20 @@ def resampled(images: Tensor, *, share: Tensor, angle: Tensor, centre: Tensor, o
     columns = centre[:, 1, None, None] + sine * down + cosine * right
     grid = torch.stack([2 * columns / width, 2 * rows / height], dim=3)  # ±1 are the picture's outer edges
     return F.grid_sample(images - outside, grid, align_corners=False) + outside
+
+
+def mirrored_where(images: Tensor, chosen: Tensor) -> Tensor:
+    """Left to right, the images that (B,) bool says."""
+    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+
+
+def neighbour_lengths(images: Tensor) -> Tensor:
+    """(B,) sum of the lengths of the differences to the right, lower, lower-left and lower-right neighbour [code]."""
+    upper, lower = images[:, :, :-1], images[:, :, 1:]
+    ways = (
+        images[..., 1:] - images[..., :-1],
+        lower - upper,
+        lower[..., :-1] - upper[..., 1:],
+        lower[..., 1:] - upper[..., :-1],
+    )
+    return torch.stack([torch.linalg.vector_norm(way, dim=(1, 2, 3)) for way in ways]).sum(0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.contract import Classifier, PassCounter, Unsupported
+from bench.contract import Classifier, PassCounter, Unsupported, VisualizationTask
 
 
 class Reached(Exception):
@@ -133,3 +133,11 @@ def shapes_until(model: Classifier, tap: str) -> dict[str, torch.Size]:
 def positions(shape: torch.Size) -> int:
     """Positions of a map (1, D, H, W), tokens of (1, tokens, D); 1 of anything else."""
     return {4: shape[-1] * shape[-2], 3: shape[1]}.get(len(shape), 1) if len(shape) > 1 else 1
+
+
+def usable(task: VisualizationTask) -> dict[str, torch.Size]:
+    """Modules whose output has positions, before the channel if one is asked for → shape of their output."""
+    shapes = shapes_until(task.model, task.tap or task.model.taps[-1])
+    if task.kind == "channel":
+        shapes.popitem()
+    return {path: shape for path, shape in shapes.items() if positions(shape) > 1}

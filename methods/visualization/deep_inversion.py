@@ -11,7 +11,7 @@ from bench._batch_norm import Seen, batch_norms, moments, watched
 from bench.back_projection import denormalised
 from bench.contract import Skip, VisualizationTask, method
 from bench.ops import finite, step_factor
-from methods.visualization._transforms import rolled, whole_shifts
+from methods.visualization._transforms import mirrored_where, neighbour_lengths, rolled, whole_shifts
 
 
 @method(
@@ -111,7 +111,7 @@ class DeepInversion:
         )
         with watched(model) as seen:
             for step in range(steps):
-                shown = denormalised(model, rolled(_mirrored(pixels, mirrored[:, step]), shifts[:, step]))
+                shown = denormalised(model, rolled(mirrored_where(pixels, mirrored[:, step]), shifts[:, step]))
                 loss = aim(task, shown) + self._prior(pixels)
                 if self.statistics:
                     loss = loss + self.statistics * self._distance(task, seen)
@@ -147,26 +147,6 @@ def aim(task: VisualizationTask, images: Tensor) -> Tensor:
     if task.kind == "class":
         return F.cross_entropy(task.model(images), task.targets)
     return -task.activation(images).mean()
-
-
-def neighbour_lengths(images: Tensor) -> Tensor:
-    """(B,) sum of the lengths of the differences to the right, lower, lower-left and lower-right neighbour."""
-    upper, lower = images[:, :, :-1], images[:, :, 1:]
-    ways = (
-        images[..., 1:] - images[..., :-1],
-        lower - upper,
-        lower[..., :-1] - upper[..., 1:],
-        lower[..., 1:] - upper[..., :-1],
-    )
-    return torch.stack([torch.linalg.vector_norm(way, dim=(1, 2, 3)) for way in ways]).sum(0)
-
-
-def _mirrored(images: Tensor, chosen: Tensor) -> Tensor:
-    """Left to right, the images that (B,) bool says."""
-    return torch.where(chosen[:, None, None, None], images.flip(3), images)
-
-
-# ---- what BatchNorm layers remember of the training data -----------------------------------------------------------
 
 
 def statistics_distance(layer: _BatchNorm, entered: Tensor) -> Tensor:

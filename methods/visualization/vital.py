@@ -11,17 +11,24 @@ from torch import Tensor
 from bench.contract import Diverged, SetupError, Unsupported, VisualizationTask, method
 from bench.ops import check_axes, finite, step_factor
 from bench.relevance import Flow, Kind, why_no_relevance
-from bench.sort_matching import sort_matching_loss, stable_sort
 from methods.visualization._distributions import Eye, RelevantFeatures, Seen, WholeFeatures, relevance_passes
+from methods.visualization._learning import (
+    NOISE_IMAGES,
+    balanced,
+    means_of,
+    natural,
+    noise_losses,
+    noise_of,
+    tap_losses,
+)
 from methods.visualization._patches import best_patches, grid_of, largest_activations
 from methods.visualization._tap_rules import taps_of
-from methods.visualization._transforms import rolled, whole_shifts
+from methods.visualization._transforms import mirrored_where, neighbour_lengths, rolled, whole_shifts
 from methods.visualization._units import intensities, limits
-from methods.visualization._watched import Watched, positions, shapes_until
+from methods.visualization._watched import Watched, positions, shapes_until, usable
 
-BATCH = 32  # references in one forward pass
-NOISE_IMAGES = 8  # on which taps are weighed against each other
 SIDE = 224  # pixels; jitter, patches and priors are given for pictures of this side [code]
+LOWER = "lower references, or allow_fewer"  # what can be done about too few
 CLEAREST = 0.98  # quantile at which the transparency map is cut [code]
 
 
@@ -170,7 +177,7 @@ class Vital:
         if given is not None:
             weights = torch.tensor(given, device=task.device).expand(len(kinds), -1)
         elif self.weights == "balanced":
-            weights = balanced(_noise_losses(task, plain, kinds, targets, importance))
+            weights = balanced(noise_losses(task, plain, kinds, targets, importance))
         else:
             weights = natural(torch.stack([torch.stack([one[f"spread {tap}"] for tap in taps]) for one in learned]))
         eye = self._eye(task, taps)
@@ -209,11 +216,11 @@ class Vital:
             optimiser, lambda step: step_factor(step, steps, round(self.warmup * steps))
         )
         for step in range(steps):
-            shown = _mirrored(rolled(pixels, shifts[:, step]), mirrored[:, step]).requires_grad_()
+            shown = mirrored_where(rolled(pixels, shifts[:, step]), mirrored[:, step]).requires_grad_()
             loss = self._loss(shown, known.eye(intensities(model, shown), task.targets), known, place)
             (slope,) = torch.autograd.grad(loss.sum(), shown)  # sum: images do not depend on each other
             lost = torch.where(loss.isfinite(), lost, lost.clamp(max=step))
-            pixels.grad = rolled(_mirrored(slope, mirrored[:, step]), -shifts[:, step])
+            pixels.grad = rolled(mirrored_where(slope, mirrored[:, step]), -shifts[:, step])
             slopes += pixels.grad.abs()
             optimiser.step()
             schedule.step()
@@ -247,7 +254,7 @@ class Vital:
 
     def _loss(self, shown: Tensor, seen: Seen, known: Known, place: Tensor) -> Tensor:
         """(B,) of normalised images (B, C, H, W), what they show, and the (B,) places of their targets in ``known``."""
-        own = _tap_losses(
+        own = tap_losses(
             seen,
             {tap: targets[place] for tap, targets in known.targets.items()},
             {tap: importance[place] for tap, importance in known.importance.items()},
@@ -277,7 +284,7 @@ class Vital:
                 raise SetupError(
                     f"all {len(chosen)} references of class {label} are of one colour", "give real pictures"
                 )
-            return _means(eye, chosen, label)
+            return means_of(eye, chosen, label)
 
         what = f"class {label}: {len(chosen)} references at {taps}, prefix {self.prefix_tokens}"
         return {"count": torch.tensor(len(chosen)), **task.remember(what, learn)}
@@ -287,7 +294,7 @@ class Vital:
     ) -> Mapping[str, Tensor]:
         """Count, targets and importance of the patches that drive a channel most, and their activations."""
         grid = grid_of(task.model, self.patch)
-        if not largest[:, channel].max() > 0:
+        if (largest[:, channel] <= 0).all():
             raise Unsupported(f"channel {channel} of {task.tap} is 0 on all {len(largest)} references: a dead neuron")
 
         def learn() -> dict[str, Tensor]:
@@ -295,11 +302,11 @@ class Vital:
             best = {name: values[: self.references] for name, values in best.items()}
             images = task.references[best["image"]]
             chosen = images if self.reference == "image" else grid.some_of(images, best["patch"])
-            return best | _means(eye, chosen, channel)
+            return best | means_of(eye, chosen, channel)
 
         what = (
             f"channel {channel} of {task.tap}: {self.references} times {self.reference} of {self.shortlist} in {grid},"
-            f" {self.relevance} at {taps}"
+            f" {self.relevance} at {taps}, prefix {self.prefix_tokens}"
         )
         learned = task.remember(what, learn)
         return {"count": torch.tensor(len(learned["score"])), **learned}
@@ -320,9 +327,9 @@ class Vital:
         """Largest relative difference between both of the first target's loss on noise; None where they are one."""
         if self._is_plain or task.kind == "channel":
             return None
-        noise = _noise(task)
+        noise = noise_of(task)
         wanted = {tap: of_all[:1].expand(NOISE_IMAGES, -1, -1) for tap, of_all in targets.items()}
-        one, other = ((weights[:1] * _tap_losses(eye(noise, kind), wanted, {})).sum(1) for eye in (plain, fast))
+        one, other = ((weights[:1] * tap_losses(eye(noise, kind), wanted, {})).sum(1) for eye in (plain, fast))
         return float(((other - one) / one).abs().max())
 
     def _share_of_learning(self, task: VisualizationTask) -> int:
@@ -363,9 +370,9 @@ class Vital:
             SetupError: no such tap, one without positions, or one that does not lie before the channel asked for.
         """
         model, rule = task.model, taps_of(task.model.network)
-        usable = list(_usable(task))
+        there_are = list(usable(task))
         if self.taps in ("all", "ends"):
-            there = {name: path for name, path in rule.items() if path in usable}
+            there = {name: path for name, path in rule.items() if path in there_are}
             behind = [name for name in there if name != "stem"]
             return there if self.taps == "all" else {name: there[name] for name in behind[:1] + behind[1:][-1:]}
         found: dict[str, str] = {}
@@ -376,17 +383,17 @@ class Vital:
                     f"tap {name!r} of {model.name} does not exist", f"nearest: {', '.join(near) or 'none'}"
                 )
             found[name] = rule.get(name) or list(shapes_until(model, name))[-1]
-            if found[name] not in usable:
+            if found[name] not in there_are:
                 where = "" if task.kind == "class" else f", or does not lie before {task.tap}"
                 raise SetupError(
                     f"tap {name!r} of {model.name} is flat: it has no distribution{where}",
-                    f"there are: {', '.join(one for one, path in rule.items() if path in usable) or 'none'}",
+                    f"there are: {', '.join(one for one, path in rule.items() if path in there_are) or 'none'}",
                 )
-        return dict(sorted(found.items(), key=lambda item: usable.index(item[1])))
+        return dict(sorted(found.items(), key=lambda item: there_are.index(item[1])))
 
     def _prefixes(self, task: VisualizationTask, taps: Mapping[str, str]) -> dict[str, int]:
         """Tap → how many of its first tokens are left out: those beside the patches, of which the stem has no more."""
-        shapes = _usable(task)
+        shapes = usable(task)
         patches = min(positions(shapes[path]) for path in taps.values())
         return {
             tap: positions(shapes[path]) - patches if len(shapes[path]) == 3 and not self.prefix_tokens else 0
@@ -432,18 +439,16 @@ class Vital:
         for name, number in asked.items():
             if number < 1:
                 raise SetupError(f"{name} should be 1 or more, got {number}", "give a whole number")
+        fewest = 2 if self.weights == "natural" else 1  # one reference loses nothing against itself
+        needed = fewest if self.allow_fewer else max(fewest, self.references)
         if task.kind == "channel":
             count = min(len(task.references), self.shortlist)
-            if count < (1 if self.allow_fewer else self.references):
-                return f"needs {self.references} references, there are {count}: lower references, or allow_fewer"
-            return None
-        labels = task.reference_labels
+            return None if count >= needed else f"needs {needed} references, there are {count}: {LOWER}"
         for kind in task.targets.unique().tolist():
-            count = int((labels == kind).sum())
-            if count < (1 if self.allow_fewer else self.references):
+            count = int((task.reference_labels == kind).sum())
+            if count < needed:
                 return (
-                    f"needs {self.references} references of each class, there are {count} of class {kind}: "
-                    "show it more, lower references, or allow_fewer"
+                    f"needs {needed} references of each class, there are {count} of class {kind}: show it more, {LOWER}"
                 )
         return None
 
@@ -454,14 +459,6 @@ class Vital:
         assert task.tap is not None
         path = list(shapes_until(task.model, task.tap))[-1]
         return why_no_relevance(task.model.network, target=path, at=list(taps.values()))
-
-
-def _usable(task: VisualizationTask) -> dict[str, torch.Size]:
-    """Modules whose output has positions, before the channel if one is asked for → shape of their output."""
-    shapes = shapes_until(task.model, task.tap or task.model.taps[-1])
-    if task.kind == "channel":
-        shapes.popitem()
-    return {path: shape for path, shape in shapes.items() if positions(shape) > 1}
 
 
 def _check_range(what: str, numbers: Tensor | Sequence[int], count: int) -> None:
@@ -476,96 +473,11 @@ def _flow(task: VisualizationTask, taps: Mapping[str, str], kind: Kind) -> Flow:
     return Flow(task.model, target=list(shapes_until(task.model, task.tap))[-1], at=list(taps.values()), kind=kind)
 
 
-def _means(eye: Eye, references: Tensor, target: int) -> dict[str, Tensor]:
-    """``target TAP`` (C, D) and, where the eye says so, ``importance TAP`` (C,): means over the references.
-
-    ``spread TAP`` is what the references themselves lose against it: the mean of squares less the square of means.
-    """
-    total: dict[str, Tensor] = {}
-    for part in references.split(BATCH):
-        seen = eye(part, torch.full((len(part),), target, device=part.device))
-        ordered = {tap: stable_sort(features)[0] for tap, features in seen.features.items()}
-        sums = {f"target {tap}": values.sum(0) for tap, values in ordered.items()}
-        sums |= {f"squares {tap}": values.double().square().sum((0, 2)) for tap, values in ordered.items()}
-        sums |= {f"importance {tap}": importance.sum(0) for tap, importance in seen.importance.items()}
-        total = {name: part_sum + total.get(name, 0.0) for name, part_sum in sums.items()}
-    means = {name: summed / len(references) for name, summed in total.items()}
-    for tap in seen.features:
-        wanted, importance = means[f"target {tap}"], means.get(f"importance {tap}", torch.ones(()))
-        lost = means.pop(f"squares {tap}") / wanted.shape[1] - wanted.double().square().mean(1)  # (C,)
-        means[f"spread {tap}"] = (importance * lost.clamp_min(0.0)).mean().float()
-    return means
-
-
-def _tap_losses(seen: Seen, targets: Mapping[str, Tensor], importance: Mapping[str, Tensor]) -> Tensor:
-    """(B, taps) of (B, C, D) features and targets; the root of a channel's weight goes into both, which sorts alike."""
-    losses = []
-    for tap, features in seen.features.items():
-        wanted = targets[tap]
-        if importance:
-            root = importance[tap].sqrt()[:, :, None]
-            features, wanted = features * root, wanted * root
-        losses.append(sort_matching_loss(features, wanted))
-    return torch.stack(losses, dim=1)
-
-
-def _noise(task: VisualizationTask) -> Tensor:
-    """(8, C, H, W) noise like the start of the cell's first place, so that it is the same for any number of images."""
-    first = task.replace(places=torch.zeros_like(task.places[:1]))
-    return intensities(task.model, first.draws("balance", NOISE_IMAGES, *task.model.image_shape)[0])
-
-
-def _noise_losses(
-    task: VisualizationTask, eye: Eye, kinds: Tensor, targets: Mapping[str, Tensor], importance: Mapping[str, Tensor]
-) -> Tensor:
-    """(K', taps) what noise loses against each target, whatever the others are."""
-    noise = _noise(task)
-    seen = eye(noise, kinds[:1].expand(NOISE_IMAGES))  # all classes see the same
-    losses = []
-    for place, kind in enumerate(kinds):
-        if task.kind == "channel" and place:
-            seen = eye(noise, kind.expand(NOISE_IMAGES))
-        wanted, matters = (
-            {tap: of_all[place].expand(NOISE_IMAGES, *of_all.shape[1:]) for tap, of_all in every.items()}
-            for every in (targets, importance)
-        )
-        losses.append(_tap_losses(seen, wanted, matters).mean(0))
-    return torch.stack(losses)
-
-
-def natural(losses: Tensor) -> Tensor:
-    """(K', taps) weights under which (K', taps) losses are all the same and sum to 1; a dead tap has none."""
-    return torch.where(losses > 0, 1 / (losses.shape[1] * losses), 0.0)
-
-
-def balanced(losses: Tensor) -> Tensor:
-    """(K', taps) weights under which (K', taps) losses are all the same; they sum to the number of taps."""
-    shares = natural(losses)
-    return losses.shape[1] * shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
-
-
 def transparency(slopes: Tensor) -> Tensor:
     """(B, H, W) in [0, 1] of summed gradient sizes (B, C, H, W): the mean over channels, cut at its 98th percentile."""
     alpha = slopes.mean(1)
     highest = alpha.flatten(1).quantile(CLEAREST, dim=1)[:, None, None]
     return alpha.clamp(max=highest) / highest.clamp_min(torch.finfo(alpha.dtype).tiny)
-
-
-def neighbour_lengths(images: Tensor) -> Tensor:
-    """(B,) sum of the lengths of the differences to the right, lower, lower-left and lower-right neighbour [code]."""
-    upper, lower = images[:, :, :-1], images[:, :, 1:]
-    ways = (
-        images[..., 1:] - images[..., :-1],
-        lower - upper,
-        lower[..., :-1] - upper[..., 1:],
-        lower[..., 1:] - upper[..., :-1],
-    )
-    return torch.stack([torch.linalg.vector_norm(way, dim=(1, 2, 3)) for way in ways]).sum(0)
-
-
-def _mirrored(images: Tensor, chosen: Tensor) -> Tensor:
-    """Left to right, the images that (B,) bool says."""
-    return torch.where(chosen[:, None, None, None], images.flip(3), images)
 
 
 def _check_lost(lost: Tensor, steps: int) -> None:

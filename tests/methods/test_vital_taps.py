@@ -302,7 +302,7 @@ def test_a_network_that_cannot_be_traced_cannot_be_compiled(model):
         def forward(self, values):
             return super().forward(values if values.sum() > 0 else -values)
 
-    with pytest.raises(Unsupported, match="Moody cannot be cut for torch.compile"):
+    with pytest.raises(Unsupported, match=r"Moody cannot be cut for torch\.compile"):
         Watched(subject(Moody(nn.Conv2d(3, 4, 3)), (3, 8, 8)), ["0"], compiled=True)
 
 
