@@ -447,9 +447,8 @@ class Vital:
         for kind in task.targets.unique().tolist():
             count = int((task.reference_labels == kind).sum())
             if count < needed:
-                return (
-                    f"needs {needed} references of each class, there are {count} of class {kind}: show it more, {LOWER}"
-                )
+                some = "a reference" if needed == 1 else f"{needed} references"
+                return f"needs {some} of each class, there are {count} of class {kind}: show it more, {LOWER}"
         return None
 
     def _no_flow(self, task: VisualizationTask, taps: Mapping[str, str]) -> str | None:
