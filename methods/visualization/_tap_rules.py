@@ -5,7 +5,7 @@ the rule "stem and stage ends" [our choice].
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from torch import nn
 
@@ -105,8 +105,3 @@ def _shrinks(part: nn.Module) -> bool:
     """Whether a convolution or pool inside has a stride above 1."""
     strides = [module.stride for module in part.modules() if isinstance(module, (nn.Conv2d, *POOLS))]
     return any(max(stride) > 1 if isinstance(stride, tuple) else stride > 1 for stride in strides)
-
-
-def before(taps: Mapping[str, str], done: list[str]) -> dict[str, str]:
-    """Those taps whose modules are done before the last of ``done``; see ``_watched.modules_until``."""
-    return {name: path for name, path in taps.items() if path in done[:-1]}

@@ -142,10 +142,11 @@ class Vital:
         model = task.model
         self._check_targets(task)
         taps = self._taps(task)
+        if not taps and task.kind == "channel" and taps_of(model.network):
+            return f"needs a tap before {task.tap} of {model.name}, there is none in use"
         if not taps:
-            return (
-                f"has no tap rule for {model.name}; name some of its own taps: {', '.join(model.taps[:-1]) or 'none'}"
-            )
+            own = ", ".join(model.taps[:-1]) or "none"
+            return f"has no tap rule for {model.name}; name some of its own taps: {own}"
         given = self._given_weights(len(taps))
         if given is not None and len(given) != len(taps):
             return f"has {len(given)} weights for the {len(taps)} taps {', '.join(taps)}"
@@ -295,7 +296,9 @@ class Vital:
         """Count, targets and importance of the patches that drive a channel most, and their activations."""
         grid = grid_of(task.model, self.patch)
         if (largest[:, channel] <= 0).all():
-            raise Unsupported(f"channel {channel} of {task.tap} is 0 on all {len(largest)} references: a dead neuron")
+            raise Unsupported(
+                f"channel {channel} of {task.tap} is above 0 on none of {len(largest)} references: a dead neuron"
+            )
 
         def learn() -> dict[str, Tensor]:
             best = best_patches(task, channel, largest, grid, self.shortlist)
@@ -440,6 +443,8 @@ class Vital:
             if number < 1:
                 raise SetupError(f"{name} should be 1 or more, got {number}", "give a whole number")
         fewest = 2 if self.weights == "natural" else 1  # one reference loses nothing against itself
+        if self.references < fewest:
+            raise SetupError("natural weights need 2 references or more", "set references, or other weights")
         needed = fewest if self.allow_fewer else max(fewest, self.references)
         if task.kind == "channel":
             count = min(len(task.references), self.shortlist)

@@ -638,6 +638,8 @@ def test_natural_weights_need_two_references(tiny_task):
     assert vital(weights="natural").why_not(one) == (
         "needs 2 references of each class, there are 1 of class 0: show it more, lower references, or allow_fewer"
     )
+    with pytest.raises(SetupError, match="natural weights need 2 references or more"):
+        vital(weights="natural", references=1).why_not(tiny_task)
 
 
 def test_an_architecture_without_a_rule_says_which_taps_it_has(linear_classifier, tiny_task):

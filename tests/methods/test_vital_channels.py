@@ -446,6 +446,14 @@ def test_prefix_tokens_are_not_shared_with_those_that_leave_them_out():
 # ---- what cannot be done -------------------------------------------------------------------------------------------
 
 
+def test_a_channel_without_a_tap_before_it_is_a_reason(model):
+    one_tap = task_for(model, tap="mid", targets=(0, 1))  # only the stem and the map before the pool lie before it
+    assert vital(taps="ends").why_not(task_for(model, tap="low", targets=(0, 1))) == (
+        "needs a tap before low of made, there is none in use"
+    )
+    assert vital().why_not(one_tap) is None
+
+
 def test_too_few_references_are_a_reason(task):
     assert vital(references=9).why_not(task) is None
     assert vital(references=10).why_not(task) == "needs 10 references, there are 9: lower references, or allow_fewer"
@@ -483,7 +491,7 @@ def test_a_dead_channel_is_unsupported_and_no_noise_image(task):
     layer = task.model.network[6]
     layer.weight.data[5].zero_()
     layer.bias.data[5] = -1.0
-    with pytest.raises(Unsupported, match="channel 5 of top is 0 on all 9 references: a dead neuron"):
+    with pytest.raises(Unsupported, match="channel 5 of top is above 0 on none of 9 references: a dead neuron"):
         vital().fit(task)
     assert vital().visualize(fitted(vital(), part(task, slice(0, 1)))).isfinite().all()
 
