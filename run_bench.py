@@ -297,7 +297,9 @@ def show(
     place = Store.open(store)
     every = place.keys()
     found = [known for known in every if known.startswith(key)]
-    if len(found) != 1:
+    if not found:
+        raise _setup(f"no cell in {store} has a key that begins with {key!r}", "results.csv beside the boards has them")
+    if len(found) > 1:
         raise _setup(f"{len(found)} cells have a key that begins with {key!r}", "give more of its digits")
     try:
         print_record(place.read(found[0]), out)
@@ -466,7 +468,8 @@ def _fits(key: str, who: Cell | Identity, pattern: str) -> bool:
 
 def _no_match(only: list[str] | None) -> Exception:
     return _setup(
-        f"no cell matches {', '.join(only or ())}", "names look like inversion/cnn.digits.sgd//pixel_ascent/0"
+        f"no cell matches {', '.join(only or ())}",
+        "names look like inversion/cnn.digits.sgd//pixel_ascent/default/0; '*/pixel_ascent/*' finds all of a method",
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle, islice
@@ -18,7 +18,7 @@ from bench.contract import (
     SetupError,
     Unsupported,
 )
-from bench.plan.stubs import Shown, check_channels, stub_task, training_stub
+from bench.plan.stubs import Shown, channel_count, check_channels, stub_task, training_stub
 from bench.plan.suite import AnySuite, Block, MethodSpec, SubjectName, Suite, split_attack
 from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, DatasetCard, EvalTransform, open_dataset
@@ -236,6 +236,7 @@ class _Planner:
         judge_key = self._network(judge, suite.referee_seed)[0] if judge else None
         panel = suite.panel_of(subject) if track in PANEL_TRACKS else ()
         self._check_images(track, block, subject, condition)
+        self._check_judges(subject, (judge, *panel))
         if common["is_reference"] and track in ("inversion", "visualization"):
             self._check_left_over(track, block, condition)
         attack_key = self._attack(block, subject, condition, seed) if track == "detection" else None
@@ -290,7 +291,7 @@ class _Planner:
                     condition,
                     block.budget,
                     block.images,
-                    self._shown(block, condition) if track == "visualization" else None,
+                    self._shown(block, subject, condition) if track == "visualization" else None,
                 ),
             )
         )
@@ -383,6 +384,20 @@ class _Planner:
             if tuple(shown.shape[1:]) != shape:
                 raise SetupError(f"{subject} takes images of shape {shape}, {name} has {tuple(shown.shape[1:])}")
 
+    def _check_judges(self, subject: str, judges: Iterable[str | None]) -> None:
+        """Every judge takes the images that are made for the subject."""
+        made = self._image_shape(subject)
+        for judge in filter(None, judges):
+            if (taken := self._image_shape(judge)) != made:
+                raise SetupError(
+                    f"{judge} cannot judge {subject}: it takes images of shape {taken}, not {made}",
+                    "name a referee and a panel that take the subject's images",
+                )
+
+    def _image_shape(self, name: str) -> tuple[int, int, int]:
+        here = SubjectName.parse(name).is_trained_here
+        return (self.data.card if here else weights.public_card(name)).image_shape
+
     def _check_left_over(self, track: str, block: Block, condition: str) -> None:
         """Beside the real images that judge, enough are left for a method that shows real images."""
         every, judges = self.data.labels("test"), self.suite.real_images
@@ -411,12 +426,18 @@ class _Planner:
         except Unsupported as error:
             return error
 
-    def _shown(self, block: Block, condition: str) -> Shown:
+    def _shown(self, block: Block, subject: str, condition: str) -> Shown:
         """What a visualization is asked for, and the labels of the references that it gets."""
-        classes = range(self.data.card.num_classes) if condition == "class" else (0,)
-        targets = islice(cycle(block.targets or classes), block.images)
+        targets = islice(cycle(block.targets or range(self._target_count(subject, condition))), block.images)
         labels = self.data.labels("train")[self.data.select("train", block.references)]
         return Shown(tuple(targets), tuple(labels.tolist()))
+
+    def _target_count(self, subject: str, condition: str) -> int:
+        """How many classes or channels there are; one where the subject's weights are not here to tell."""
+        if condition == "class":
+            return self.data.card.num_classes
+        model = self.model(subject)
+        return 1 if isinstance(model, Unsupported) else channel_count(model, condition.removeprefix("channel_"))
 
     def _reason(
         self,

@@ -29,14 +29,19 @@ def check_tap(model: Classifier, tap: str) -> str:
     return tap
 
 
-def check_channels(model: Classifier, tap: str, channels: Iterable[int]) -> None:
-    """Raise ``SetupError`` unless the tap has all of these channels."""
+def channel_count(model: Classifier, tap: str) -> int:
+    """How many channels the tap has; of tokens it is their width."""
     with torch.no_grad():
         seen = model.features(torch.zeros(1, *model.image_shape), check_tap(model, tap))
-    count = seen.shape[2] if seen.ndim == 3 else seen.shape[1]
+    return seen.shape[2] if seen.ndim == 3 else seen.shape[1]
+
+
+def check_channels(model: Classifier, tap: str, channels: Iterable[int]) -> None:
+    """Raise ``SetupError`` unless the tap has all of these channels."""
+    count = channel_count(model, tap)
     for channel in channels:
         if not 0 <= channel < count:
-            raise SetupError(f"channel {channel} is out of range", f"{tap} has 0 to {count - 1}")
+            raise SetupError(f"{model.name}: channel {channel} is out of range", f"{tap} has 0 to {count - 1}")
 
 
 class Shown(NamedTuple):

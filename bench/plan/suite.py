@@ -49,7 +49,8 @@ class Block(_Strict):
     conditions: list[str] = [""]
     images: int = Field(default=100, ge=1)  # of one cell
     budget: int = Field(default=200, ge=1)  # passes an image may cost, forward and backward together
-    targets: list[int] | None = None  # classes or channels asked for, in turn; all classes when left out
+    # classes or channels asked for, in turn; all of them when left out
+    targets: list[int] | None = Field(default=None, min_length=1)
     references: int = Field(default=200, ge=1)  # training images that a method may look at, where its track allows any
     batch_size: int | None = Field(default=None, ge=1)  # the suite's when left out
     timeout_s: float | None = Field(default=None, gt=0)
@@ -343,7 +344,8 @@ def _check_block(suite: Suite, track: str, block: Block, classes: int) -> None:
             raise SetupError(f"variant {spec.variant!r} of {track}/{spec.name} is not a name", "letters, digits, '_'")
         if spec.settings and spec.variant == "default":
             raise SetupError(
-                f"{track}/{spec.name} has settings but no variant name", "name it, so that rows can be told"
+                f"{track}/{spec.name} has settings but no variant name",
+                "give its row a name of yours: {name: …, variant: NAME, settings: {…}}",
             )
     for metric in block.metrics or ():
         registry.entry("metric", metric)
@@ -374,7 +376,7 @@ def _check_condition(track: str, condition: str) -> None:
                 )
         case "visualization":
             if condition != "class" and not condition.startswith("channel_"):
-                raise SetupError(f"visualization condition {condition!r}", "write class, or channel_TAP")
+                raise SetupError(f"visualization has no condition {condition!r}", "write class, or channel_TAP")
         case "adversarial":
             Bound.parse(condition)
         case "detection":
@@ -462,7 +464,7 @@ def _readable(error: ValidationError, file: str, kind: type[BaseModel]) -> Setup
     every = error.errors()
     first = next((one for one in every if one["type"] == "extra_forbidden"), every[0])
     loc = first["loc"]
-    place = ".".join(str(part) for part in loc if part != "[key]")
+    place = ".".join(str(part) for part in loc if not str(part).endswith("]"))  # "[key]", and a union's "list[str]"
     if first["type"] == "extra_forbidden":
         shared = {*AnySuite.model_fields, "dataset", "written_for"} if loc[0] == "datasets" and len(loc) == 3 else set()
         known = [name for name in _model_at(kind, loc[:-1]).model_fields if name not in shared]
