@@ -99,7 +99,8 @@ class Lab:
     def real_digest(self, cell: Cell, split: str, places: Tensor) -> str:
         """Names a set of real images without opening it."""
         transform = None if cell.track == "training" else eval_transform(cell.subject, self.data(cell).card)
-        return set_digest(cell.dataset, cell.folder, cell.spec["data"], split, transform, places)
+        content = cell.spec["data"] if split == "test" else self.data(cell).digest(split, places)
+        return set_digest(cell.dataset, cell.folder, content, split, transform, places)
 
     def look(
         self, name: str, key: str | None, model: Classifier, images: str, shown: Callable[[], Tensor], *, lasting: bool

@@ -46,7 +46,7 @@ from bench.zoo import weights
 
 SHARED_BY_ALL_IMAGES = ("references", "reference_labels", "clean", "clean_labels", "fitted")
 BOUND_TOLERANCE = 1e-6
-PASSES = "passes"  # forward and backward, of what was remembered
+COST = "cost"  # of what is remembered: forward and backward passes, seconds
 TENSORS = "artifacts/tensors.safetensors"  # in the cell's folder: everything that its metrics need
 
 
@@ -113,6 +113,7 @@ def _look(cell: Cell, lab: Lab) -> Made:
         with watch:
             task = _fitted(method, task)
             answers = _answers(cell, method, task)
+            watch.seconds += getattr(getattr(task, "remember", None), "seconds", 0.0)
             report = dict(method.report(task)) if hasattr(method, "report") else {}
     finally:
         model.passes = PassCounter()
@@ -257,35 +258,47 @@ def _visualization(cell: Cell, lab: Lab, model: Classifier, common: dict[str, An
         targets=targets,
         **training_images(cell, lab),
         real=reference_row(cell, lab, targets if is_class else None) if cell.is_reference else None,
-        remember=_memory(cell, lab, model),
+        remember=_Memory(cell, lab, model),
     )
 
 
-def _memory(
-    cell: Cell, lab: Lab, model: Classifier
-) -> Callable[[str, Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]]:
-    """``VisualizationTask.remember``: files beside the features of real images, by all that could change them."""
-    chosen = lab.data(cell).select("train", int(cell.spec["references"]))
-    references, network = lab.real_digest(cell, "train", chosen), lab.checksum(cell.subject, cell.subject_key)
-    conditions = (cell.spec["source"], cell.spec["threads"], cell.spec["precision"])
+class _Memory:
+    """``VisualizationTask.remember``: files beside the features of real images, by all that could change them.
 
-    def remember(what: str, learn: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-        counted = False
+    Args:
+        seconds: that it took to learn what was recalled; they belong to the cell as its passes do.
+    """
 
-        def counting() -> dict[str, Tensor]:
-            nonlocal counted
-            counted, before = True, dataclasses.replace(model.passes)
-            learned = dict(learn())
-            spent = (model.passes.forward - before.forward, model.passes.backward - before.backward)
-            return learned | {PASSES: torch.tensor(spent)}
+    def __init__(self, cell: Cell, lab: Lab, model: Classifier) -> None:
+        chosen = lab.data(cell).select("train", int(cell.spec["references"]))
+        ends = [model.normalise(torch.full((1, *model.image_shape), end, device=lab.device)) for end in (0.0, 1.0)]
+        self.conditions = set_digest(
+            lab.real_digest(cell, "train", chosen),
+            *(cell.spec[name] for name in ("source", "threads", "precision")),
+            repr(model.network),
+            *(end[..., 0, 0].tolist() for end in ends),
+        )
+        self.network = lab.checksum(cell.subject, cell.subject_key)
+        self.lab, self.model, self.seconds = lab, model, 0.0
 
-        known = lab.features.get(set_digest(references, *conditions, what), network, counting, lasting=True)
-        if not counted:
-            forward, backward = known[PASSES].tolist()
-            model.passes.spend(forward=forward, backward=backward)
-        return {name: tensor for name, tensor in known.items() if name != PASSES}
+    def __call__(self, what: str, learn: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """What ``learn`` gives, or gave to another cell; its cost is this cell's in any case."""
+        passes, is_new = self.model.passes, False
 
-    return remember
+        def counted() -> dict[str, Tensor]:
+            nonlocal is_new
+            is_new, before, watch = True, dataclasses.replace(passes), Stopwatch(self.lab.device)
+            with watch:
+                learned = dict(learn())
+            cost = (passes.forward - before.forward, passes.backward - before.backward, watch.seconds)
+            return learned | {COST: torch.tensor(cost, dtype=torch.float64)}
+
+        known = self.lab.features.get(set_digest(self.conditions, what), self.network, counted, lasting=True)
+        if not is_new:
+            forward, backward, seconds = known[COST].tolist()
+            passes.spend(forward=int(forward), backward=int(backward))
+            self.seconds += seconds
+        return {name: tensor for name, tensor in known.items() if name != COST}
 
 
 def channel_tap(cell: Cell) -> str:
@@ -299,8 +312,9 @@ def _channels(cell: Cell, lab: Lab, model: Classifier) -> Tensor:
         seen = model.features(torch.zeros(1, *model.image_shape, device=lab.device), channel_tap(cell))
     channels = seen.shape[1] if seen.ndim != 3 else seen.shape[2]
     asked = cell.spec["targets"] or list(range(channels))
-    if max(asked) >= channels or min(asked) < 0:
-        raise SetupError(f"channel {max(asked)} is out of range", f"{channel_tap(cell)} has 0 to {channels - 1}")
+    outside = [channel for channel in asked if not 0 <= channel < channels]
+    if outside:
+        raise SetupError(f"channel {outside[0]} is out of range", f"{channel_tap(cell)} has 0 to {channels - 1}")
     return _in_turn(asked, cell.images).to(lab.device)
 
 

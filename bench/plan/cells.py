@@ -231,7 +231,8 @@ class _Planner:
         skip, common = self._method_part(track, method)
         subject_key, recipe_key = self._network(subject, seed)
         judge = suite.judge_of(subject)
-        if judge == subject and suite.referee_seed in suite.seeds:
+        is_trained_here = SubjectName.parse(subject).is_trained_here
+        if judge == subject and (not is_trained_here or suite.referee_seed in suite.seeds):
             raise SetupError(f"{subject} would judge itself", "name a referee of another architecture or seed")
         judge_key = self._network(judge, suite.referee_seed)[0] if judge else None
         panel = suite.panel_of(subject) if track in PANEL_TRACKS else ()

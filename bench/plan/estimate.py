@@ -43,6 +43,8 @@ def bytes_of(cell: Cell, plan: Plan) -> int:
     picture = 4 * channels * height * width
     if cell.track == "training":
         return 4 * cell.images * card.num_classes + 5_000_000
+    if cell.track == "visualization":
+        picture += 4 * height * width  # a transparency map, at most
     maps = 2 * 4 * height * width  # of the subject, and of the subject drawn anew
     return 40_000 + cell.images * ({"detection": 16, "attribution": maps}.get(cell.track, picture) + 400)
 

@@ -73,7 +73,7 @@ def noise_losses(
 
 def natural(losses: Tensor) -> Tensor:
     """(K', taps) weights under which (K', taps) losses are all the same and sum to 1; a dead tap has none."""
-    return torch.where(losses > 0, 1 / (losses.shape[1] * losses), 0.0)
+    return torch.where(losses <= 0, 0.0, 1 / (losses.shape[1] * losses))
 
 
 def balanced(losses: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.contract import VisualizationTask, method
+from bench.contract import SetupError, VisualizationTask, method
 from bench.ops import finite, step_factor
 from methods.visualization._transforms import rolled, whole_shifts
 
@@ -49,7 +49,16 @@ class PlugInInversion:
     step_size: float = 0.02  # change of a pixel per step, intensities; falls to 0 within each size
 
     def why_not(self, task: VisualizationTask) -> str | None:
-        """One step costs a forward and a backward pass of each copy."""
+        """One step costs a forward and a backward pass of each copy.
+
+        Raises:
+            SetupError: a setting that cannot be meant.
+        """
+        if self.copies < 1 or not 1 <= self.first_size <= PARTS or not 0 <= self.centring <= 1:
+            found = f"{self.copies}, {self.first_size} and {self.centring}"
+            raise SetupError(
+                f"copies should be 1 or more, first_size 1 to {PARTS}, centring 0 to 1, got {found}", "set them so"
+            )
         needed = 2 * self.copies
         return None if task.budget >= needed else f"needs {needed} passes an image, the budget is {task.budget}"
 

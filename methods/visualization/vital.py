@@ -181,6 +181,9 @@ class Vital:
             weights = balanced(noise_losses(task, plain, kinds, targets, importance))
         else:
             weights = natural(torch.stack([torch.stack([one[f"spread {tap}"] for tap in taps]) for one in learned]))
+        idle = kinds[(weights <= 0).all(1)]
+        if len(idle):
+            raise Unsupported(f"the references of {task.kind} {int(idle[0])} ask for nothing at any tap")
         eye = self._eye(task, taps)
         return Known(
             eye=eye,
@@ -442,6 +445,8 @@ class Vital:
         for name, number in asked.items():
             if number < 1:
                 raise SetupError(f"{name} should be 1 or more, got {number}", "give a whole number")
+        if self.patch > SIDE:
+            raise SetupError(f"patch should be at most {SIDE}, got {self.patch}", "it is a part of a picture")
         fewest = 2 if self.weights == "natural" else 1  # one reference loses nothing against itself
         if self.references < fewest:
             raise SetupError("natural weights need 2 references or more", "set references, or other weights")
@@ -458,6 +463,8 @@ class Vital:
 
     def _no_flow(self, task: VisualizationTask, taps: Mapping[str, str]) -> str | None:
         """Why relevance cannot be had."""
+        if not self._is_plain:
+            return "has channels_last, autocast and compiled for classes alone"
         if self.relevance == "none":
             return None
         assert task.tap is not None

@@ -14,6 +14,7 @@ from bench.zoo.classifier import Classifier
 from methods.visualization.deep_inversion import DeepInversion, neighbour_lengths
 from methods.visualization.feature_accentuation import FeatureAccentuation
 from methods.visualization.plug_in_inversion import PlugInInversion, framed, middle
+from tests import toys
 
 RIVALS = [DeepInversion(), FeatureAccentuation(), PlugInInversion()]
 each_rival = pytest.mark.parametrize("rival", RIVALS, ids=lambda rival: type(rival).__name__)
@@ -540,3 +541,9 @@ def test_framed_pictures_come_back_from_the_middle():
     assert torch.equal(middle(whole, (4, 5)), inner)
     assert (whole != frame).sum() == inner.numel()
     assert torch.equal(middle(frame, (9, 12)), frame)
+
+
+@pytest.mark.parametrize("settings", [{"copies": 0}, {"first_size": 9}, {"first_size": 0}, {"centring": 1.5}])
+def test_plug_in_settings_that_cannot_be_meant_are_errors(settings):
+    with pytest.raises(SetupError, match="copies should be 1 or more, first_size 1 to 8, centring 0 to 1"):
+        PlugInInversion(**settings).why_not(toys.toy_task("visualization", "class"))

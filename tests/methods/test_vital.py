@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bench.contract import Diverged, PassCounter, SetupError, VisualizationTask
+from bench.contract import Diverged, PassCounter, SetupError, Unsupported, VisualizationTask
 from bench.execute.tracks import has_leftovers
 from bench.zoo import networks
 from bench.zoo.classifier import Classifier
@@ -716,3 +716,10 @@ def test_divergence_names_the_first_step_without_a_finite_loss(digits_task):
     method = vital(weights="equal", step_size=1e30, clip=False, warmup=0.0)
     with pytest.raises(Diverged, match="the loss of 4 of 4 images is not finite, first in step 1"):
         method.visualize(fitted(method, digits_task))
+
+
+def test_references_that_are_all_the_same_are_unsupported_under_natural_weights(tiny_task):
+    same = tiny_task.replace(references=tiny_task.references[:1].expand(20, -1, -1, -1))
+    with pytest.raises(Unsupported, match="the references of class 0 ask for nothing at any tap"):
+        vital(weights="natural").fit(same)
+    assert vital(weights="equal").visualize(fitted(vital(weights="equal"), same)).isfinite().all()

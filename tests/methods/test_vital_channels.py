@@ -505,3 +505,14 @@ def test_references_that_are_no_numbers_diverge_in_the_first_step(task):
     broken = task.replace(references=task.references * float("nan"))
     with pytest.raises(Diverged, match="the loss of 3 of 3 images is not finite, first in step 0"):
         vital().visualize(fitted(vital(), broken))
+
+
+def test_a_patch_larger_than_a_picture_is_an_error(task):
+    with pytest.raises(SetupError, match="patch should be at most 224, got 300"):
+        vital(patch=300).why_not(task)
+
+
+@pytest.mark.parametrize("relevance", ["lrp", "none"])
+def test_what_is_for_a_gpu_is_for_classes_alone(task, relevance):
+    reason = vital(relevance=relevance, autocast=True).why_not(task)
+    assert reason == "has channels_last, autocast and compiled for classes alone"
