@@ -298,7 +298,9 @@ def show(
     every = place.keys()
     found = [known for known in every if known.startswith(key)]
     if not found:
-        raise _setup(f"no cell in {store} has a key that begins with {key!r}", "results.csv beside the boards has them")
+        raise _setup(
+            f"no cell in {store} has a key that begins with {key!r}", "they are the column cell_id of results.csv"
+        )
     if len(found) > 1:
         raise _setup(f"{len(found)} cells have a key that begins with {key!r}", "give more of its digits")
     try:

@@ -150,8 +150,9 @@ WRONG_SUITES: dict[str, tuple[dict[str, Any], str]] = {  # what → (change of t
     ),
     "settings without a name": (
         tracks(inversion=block(methods=[{"name": "pixel_ascent", "settings": {"step_size": 1.0}}])),
-        "inversion/pixel_ascent has settings but no variant name",
+        "inversion/pixel_ascent has settings but no variant name\n  give its row a name of yours: {name: …, variant:",
     ),
+    "no target": (tracks(inversion=block(targets=[])), "inversion.0.targets: List should have at least 1 item"),
     "class": (tracks(inversion=block(targets=[3, 10])), "inversion: class 10 is out of range\n  digits has 0 to 9"),
     "negative class": (
         tracks(visualization=block(conditions=["class"], targets=[-1])),
@@ -613,7 +614,7 @@ def test_show_prints_one_record_by_the_first_digits_of_its_key(command: Command,
     assert ended.status == 0
     assert "pgd" in ended.out and "success_rate" in ended.out
     unknown = command("show", "x")
-    assert unknown.status == 2 and "0 cells have a key that begins with 'x'" in unknown.err
+    assert unknown.status == 2 and "has a key that begins with 'x'\n  they are the column cell_id" in unknown.err
 
 
 @pytest.fixture

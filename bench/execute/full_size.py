@@ -163,6 +163,8 @@ def _pictures(store: Store, record: Record) -> Iterator[tuple[str, Image.Image]]
     kind, targets = targets_in_turn(
         who.track, who.condition, record.spec.get("targets"), dataset_card(who.dataset).num_classes
     )
+    if record.is_reference and kind == "channel":  # any real images: they show none
+        targets = ()
     with safe_open(store.cell(record.key) / TENSORS, "np") as tensors:
         made = tensors.get_slice("generated")
         alphas = tensors.get_slice("transparency") if "transparency" in tensors.keys() else None  # noqa: SIM118

@@ -25,6 +25,7 @@ SMALLEST = 48  # narrower pictures are shown twice as large
 CAPTION = 15  # pixels of the line above a picture
 SHEET_ROW = 270  # pixels of a cell's sheet that the suite's sheet shows, at most, but for the first row
 ROOM = {"nearest_farthest": 450}  # the same of other kinds: three classes of small images
+TITLES = {"masked_sheet": "masked: fades to white where pixels hardly mattered"}  # the others say what they are
 
 
 def cell_sheet(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], path: Path) -> None:
@@ -48,8 +49,11 @@ def cell_sheet(cell: Cell, lab: Lab, artifacts: Mapping[str, Tensor], path: Path
 
 
 def _target_names(cell: Cell, lab: Lab) -> list[str]:
-    """What the images of a visualization aim at in turn; empty in other tracks, and where it is all channels."""
-    if cell.track != "visualization":
+    """What the images of a visualization aim at in turn; empty in other tracks, and where it is all channels.
+
+    Real images beside a channel's are any: they show none.
+    """
+    if cell.track != "visualization" or (cell.is_reference and cell.condition != "class"):
         return []
     card = lab.data(cell).card
     kind, targets = targets_in_turn(cell.track, cell.condition, cell.spec["targets"], card.num_classes)
@@ -145,13 +149,24 @@ def suite_sheets(plan: Plan, store: Store) -> list[Path]:
 def _sheets(plan: Plan) -> Iterator[tuple[str, str, str, list[Cell]]]:
     """(file's stem, title, kind of a cell's picture, cells) of every sheet that there may be."""
     for track in plan.suite.track_names:
-        cells = [cell for cell in plan.wanted if cell.track == track]
+        cells = _by_task([cell for cell in plan.wanted if cell.track == track])
         yield track, track, "contact_sheet", cells
         for subject in dict.fromkeys(cell.subject for cell in cells):
             own = [cell for cell in cells if cell.subject == subject]
             for kind in ("masked_sheet", "nearest_farthest", "feature_space"):
                 what = kind.removesuffix("_sheet")
-                yield f"{track}_{what}_{subject}", f"{track} · {subject} · {what.replace('_', ' ')}", kind, own
+                title = TITLES.get(kind, what.replace("_", " "))
+                yield f"{track}_{what}_{subject}", f"{track} · {subject} · {title}", kind, own
+
+
+def _by_task(cells: Sequence[Cell]) -> list[Cell]:
+    """Rivals under each other, whatever blocks of the suite they stand in; else in the suite's order."""
+    order = {task: place for place, task in enumerate(dict.fromkeys(map(_task, cells)))}
+    return sorted(cells, key=lambda cell: order[_task(cell)])
+
+
+def _task(cell: Cell) -> tuple[str, str, str]:
+    return cell.dataset, cell.subject, cell.condition
 
 
 def _rows(kind: str, cells: Iterable[Cell], store: Store) -> dict[str, Image.Image]:
@@ -175,11 +190,12 @@ def _first_rows(sheet: Image.Image, rows: int, room: int = SHEET_ROW) -> Image.I
 
 def _stacked(title: str, rows: Mapping[str, Image.Image], path: Path) -> Path:
     """Sheets under each other, each with its name above its first row of pictures."""
-    font = ImageFont.load_default(15)
-    width = max(max(strip.width for strip in rows.values()), 640) + 16
+    font, large = ImageFont.load_default(15), ImageFont.load_default(20)
+    words = [large.getlength(title), *map(font.getlength, rows)]
+    width = max(640, *(strip.width for strip in rows.values()), *map(math.ceil, words)) + 16
     canvas = Image.new("RGB", (width, 40 + sum(strip.height + 34 for strip in rows.values())), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((8, 8), title, fill="black", font=ImageFont.load_default(20))
+    draw.text((8, 8), title, fill="black", font=large)
     top = 40
     for name, strip in rows.items():
         draw.text((8, top), name, fill="black", font=font)

@@ -122,7 +122,7 @@ def _track(name: str, frame: pd.DataFrame, sidecar: Mapping[str, Any]) -> Track:
         groups.append(_group(" · ".join(filter(None, place)), described["primary"], rows, metrics, reasons))
     return Track(
         name=name,
-        summary=_summary(sidecar, metrics),
+        summary=_summary(sidecar, frame),
         notes=tuple(sidecar.get("notes", ())),
         groups=tuple(groups),
         failures=tuple(_failures(sidecar)),
@@ -154,13 +154,16 @@ def _group(
     return Group(title=title, primary=primary, others=others, lines=tuple(lines))
 
 
-def _summary(sidecar: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> str:
+def _summary(sidecar: Mapping[str, Any], frame: pd.DataFrame) -> str:
     ranking = {group["primary"]: group["better"] for group in sidecar["groups"]}
-    named = ", ".join(
-        f"{metric} ({better} is better)" if better != "neither" else f"nothing: {metric} has no direction"
-        for metric, better in sorted(ranking.items())
-    )
+    named = ", ".join(_ranked_by(metric, better, frame) for metric, better in sorted(ranking.items()))
     return f"ranked by {named}; {sidecar['comparisons']} comparisons; suite {sidecar['suite_version']}"
+
+
+def _ranked_by(metric: str, better: str, frame: pd.DataFrame) -> str:
+    if better != "neither":
+        return f"{metric} ({better} is better)"
+    return f"nothing: {metric} has no {'direction' if frame[metric].notna().any() else 'value yet'}"
 
 
 def _failures(sidecar: Mapping[str, Any]) -> Iterable[str]:

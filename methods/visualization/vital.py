@@ -1,6 +1,7 @@
 """Give each image, tap by tap, the feature distributions of real images on which its neuron is active."""
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -140,6 +141,7 @@ class Vital:
             SetupError: a tap or weight that cannot be meant, a target or label that is no class.
         """
         model = task.model
+        self._check_settings()
         self._check_targets(task)
         taps = self._taps(task)
         if not taps and task.kind == "channel" and taps_of(model.network):
@@ -422,6 +424,20 @@ class Vital:
 
     # ---- what a task may lack ----
 
+    def _check_settings(self) -> None:
+        """Raise ``SetupError`` for a number that cannot be meant."""
+        limits: dict[str, tuple[float, float]] = {
+            **dict.fromkeys(("references", "shortlist"), (1, math.inf)),
+            "patch": (1, SIDE),
+            **dict.fromkeys(("smoothness", "length", "jitter", "step_size"), (0, math.inf)),
+            **dict.fromkeys(("momentum", "second_momentum", "warmup"), (0, 1)),
+        }
+        for name, (low, high) in limits.items():
+            found = getattr(self, name)
+            if not low <= found <= high:
+                meant = f"{low} or more" if high == math.inf else f"{low} to {high}"
+                raise SetupError(f"{name} should be {meant}, got {found}", "give another number")
+
     def _check_targets(self, task: VisualizationTask) -> None:
         """Targets exist, and so do the classes that the references are said to be of.
 
@@ -441,12 +457,6 @@ class Vital:
 
     def _missing_references(self, task: VisualizationTask) -> str | None:
         """Why there are too few references."""
-        asked = {"references": self.references, "shortlist": self.shortlist, "patch": self.patch}
-        for name, number in asked.items():
-            if number < 1:
-                raise SetupError(f"{name} should be 1 or more, got {number}", "give a whole number")
-        if self.patch > SIDE:
-            raise SetupError(f"patch should be at most {SIDE}, got {self.patch}", "it is a part of a picture")
         fewest = 2 if self.weights == "natural" else 1  # one reference loses nothing against itself
         if self.references < fewest:
             raise SetupError("natural weights need 2 references or more", "set references, or other weights")

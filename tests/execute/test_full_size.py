@@ -105,6 +105,15 @@ def test_images_aim_at_what_the_suite_asked_for_in_turn(track, condition, asked,
 # ---- the files -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("is_reference", "name"), [(False, "000_channel7.png"), (True, "000.png")])
+def test_real_images_beside_a_channels_are_not_named_after_it(finished: Finished, is_reference: bool, name: str):
+    record = finished.store.read(tiny.find(finished.plan, "visualization").key)
+    who = record.identity.model_copy(update={"condition": "channel_hidden1"})
+    spec = {**record.spec, "targets": [7]}
+    changed = record.model_copy(update={"identity": who, "spec": spec, "is_reference": is_reference})
+    assert next(full_size._pictures(finished.store, changed))[0] == name
+
+
 def test_tensors_lie_where_cells_keep_them():
     assert full_size.TENSORS == tracks.TENSORS
 

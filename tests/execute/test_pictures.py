@@ -17,8 +17,10 @@ from bench.execute.pictures import (
     SHEET_ROW,
     SMALLEST,
     WIDEST,
+    _by_task,
     _first_rows,
     _fitting,
+    _stacked,
     _target_names,
     cell_sheet,
     masked_strip,
@@ -42,8 +44,9 @@ def test_a_sheet_is_cut_between_two_rows(row, rows, kept):
 # ---- one target a column -------------------------------------------------------------------------------------------
 
 
-def visualization(targets: list[int] | None, condition: str = "class") -> Any:
-    return SimpleNamespace(track="visualization", condition=condition, spec={"targets": targets})
+def visualization(targets: list[int] | None, condition: str = "class", *, is_reference: bool = False) -> Any:
+    spec = {"targets": targets}
+    return SimpleNamespace(track="visualization", condition=condition, spec=spec, is_reference=is_reference)
 
 
 def laboratory(classes: int, names: tuple[str, ...] | None = None, dataset: str = "toy") -> Any:
@@ -98,6 +101,8 @@ def test_more_targets_than_columns_stand_in_their_order(tmp_path: Path):
         (visualization([0, 482]), laboratory(1000, dataset="imagenette"), ["tench", "cassette player"]),
         (visualization([12, 3], "channel_layer2"), laboratory(3, ("cat", "dog", "truck")), ["channel 12", "channel 3"]),
         (visualization(None, "channel_layer2"), laboratory(3), []),
+        (visualization([1], is_reference=True), laboratory(3, ("cat", "dog", "truck")), ["dog"]),
+        (visualization([12, 3], "channel_layer2", is_reference=True), laboratory(3), []),  # any real images
     ],
 )
 def test_targets_have_the_names_of_their_classes_or_the_numbers_of_their_channels(cell, lab, names):
@@ -128,6 +133,31 @@ def test_a_name_that_is_too_long_is_cut_and_shows_that_it_was():
 def test_a_picture_on_a_sheet_is_neither_tiny_nor_wider_than_its_share_of_a_page(side, shown):
     assert tiled(torch.zeros(20, 3, side, side), 10).size == (10 * (shown + 2), 2 * (shown + 2))
     assert SMALLEST <= shown <= WIDEST
+
+
+# ---- the suite's sheet ---------------------------------------------------------------------------------------------
+
+
+def test_rivals_stand_under_each_other_whatever_block_they_are_from():
+    blocks = [("a", "class", "x"), ("b", "class", "x"), ("a", "layer1", "x"), ("a", "class", "y"), ("b", "class", "y")]
+    cells: Any = [
+        SimpleNamespace(dataset="toy", subject=subject, condition=condition, method=method)
+        for subject, condition, method in blocks
+    ]
+    found = [(cell.subject, cell.condition, cell.method) for cell in _by_task(cells)]
+    assert found == [blocks[place] for place in (0, 3, 1, 4, 2)]
+
+
+def test_a_sheet_is_as_wide_as_its_title_and_its_names(tmp_path: Path):
+    strip = Image.new("RGB", (60, 60))
+    plain, titled, named = (
+        Image.open(_stacked(title, {name: strip}, tmp_path / f"{place}.png"))
+        for place, (title, name) in enumerate([("a", "b"), ("W" * 60, "b"), ("a", "W" * 80)])
+    )
+    assert plain.width == 640 + 16
+    for sheet in (titled, named):
+        assert sheet.width > plain.width
+        assert (np.asarray(sheet.convert("L"))[:, -4:] == 255).all(), "no letter is cut off"
 
 
 # ---- transparency --------------------------------------------------------------------------------------------------

@@ -723,3 +723,18 @@ def test_references_that_are_all_the_same_are_unsupported_under_natural_weights(
     with pytest.raises(Unsupported, match="the references of class 0 ask for nothing at any tap"):
         vital(weights="natural").fit(same)
     assert vital(weights="equal").visualize(fitted(vital(weights="equal"), same)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("setting", "found", "meant"),
+    [
+        ("step_size", -1.0, "0 or more"),
+        ("smoothness", -0.1, "0 or more"),
+        ("jitter", -3, "0 or more"),
+        ("momentum", 2.0, "0 to 1"),
+        ("warmup", math.nan, "0 to 1"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_errors(tiny_task, setting, found, meant):
+    with pytest.raises(SetupError, match=f"{setting} should be {meant}, got {found}"):
+        vital(**{setting: found}).why_not(tiny_task)

@@ -12,9 +12,10 @@ import pytest
 from bench import registry
 from bench.contract import SetupError
 from bench.execute.runner import index_of
-from bench.plan.cells import Cell, Plan, make_plan
+from bench.plan.cells import Cell, Plan, _Planner, make_plan
 from bench.plan.estimate import bytes_of, seconds_of
-from bench.plan.suite import load_suite
+from bench.plan.suite import Suite, load_suite
+from bench.zoo.datasets import open_dataset
 from tests.execute import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +39,15 @@ def find(plan: Plan, track: str, method: str, **facts: Any) -> Cell:
         if (c.track, c.method) == (track, method) and all(getattr(c, name) == value for name, value in facts.items())
     ]
     return cell
+
+
+def test_channels_that_no_targets_name_are_planned_as_they_are_run_all_in_turn(tmp_path: Path):
+    block = {"methods": ["pixel_ascent"], "conditions": ["channel_hidden1"], "images": 5}
+    suite = load_suite(str(tiny.write_suite(tmp_path, tracks={"visualization": block})))
+    assert isinstance(suite, Suite)
+    planner = _Planner(suite, open_dataset("digits", None), None)
+    (planned,) = suite.tracks["visualization"]
+    assert planner._shown(planned, "mlp.digits.sgd", "channel_hidden1").targets == (0, 1, 2, 3, 4)
 
 
 # ---- crossing ------------------------------------------------------------------------------------------------------

@@ -56,12 +56,21 @@ def test_each_subject_has_its_panel_and_is_never_on_it(tmp_path: Path, panel: An
         ({"panel": ["mlp.digits.adamx"]}, "no method named 'training/adamx'. Did you mean 'training/adamw'"),
         ({"panel": ["cnn.mnist.sgd"]}, "cnn.mnist.sgd was trained on mnist, the suite is on digits"),
         ({"panel": [ADAMW], "gates": {"mlp.digits.adam": 0.5}}, f"Did you mean '{ADAMW}'"),
-        ({"panel": ADAMW}, "panel"),
+        ({"panel": ADAMW}, "tiny.yaml: panel: Input should be a valid list"),
     ],
 )  # fmt: skip
 def test_a_panel_that_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], said: str):
     with pytest.raises(SetupError, match=re.escape(said)):
         load_suite(str(tiny.write_suite(tmp_path, **changes)))
+
+
+@pytest.mark.parametrize("changes", [{"panel": ["resnet20.akamaster"]}, {"referee": "resnet20.akamaster"}])
+def test_a_judge_that_takes_other_images_than_the_subject_is_refused_before_the_run(tmp_path: Path, changes: Any):
+    said = (
+        r"resnet20\.akamaster cannot judge mlp\.digits\.sgd: it takes images of shape \(3, 32, 32\), not \(1, 28, 28\)"
+    )
+    with pytest.raises(SetupError, match=said):
+        plan_with(tmp_path, **changes)
 
 
 def test_its_networks_are_trained_with_the_referees_seed_before_the_cells_that_they_judge(tmp_path: Path):

@@ -51,6 +51,12 @@ def test_the_head_says_what_ranks_and_where():
     assert "digits · cnn.digits.sgd · layer3" in text
 
 
+def test_a_board_without_any_value_does_not_blame_the_metric():
+    waiting = boards_of([(record("failed", status="oom"), {})], planned=[record("late")])
+    text = printed(print_boards, waiting, width=140)
+    assert re.search(r"reconstruction — ranked by nothing: ssim\w* has no value yet; 0 comparisons", text)
+
+
 def test_what_has_no_result_is_named_with_its_reason():
     text = printed(print_boards, boards(), width=140)
     assert "no result: digits · cnn.digits.sgd · layer3 · broken · default · seed 0: oom: no memory [left] <b>" in text
