@@ -18,9 +18,9 @@ from bench.execute.gates import clean_accuracy
 from bench.execute.lab import Lab
 from bench.execute.measure import Expected, expected, measure
 from bench.execute.pictures import cell_sheet
-from bench.execute.tracks import TENSORS, Made, file_digest, make, stored_tensors
+from bench.execute.tracks import Made, file_digest, make, stored_tensors
 from bench.plan.cells import Cell, eval_transform
-from bench.record import Identity, Record, Status, Store, StoreFull
+from bench.record import TENSORS, Identity, Record, Status, Store, StoreFull
 from bench.zoo import weights
 from bench.zoo.datasets import dataset_card
 

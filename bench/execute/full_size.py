@@ -12,10 +12,9 @@ from PIL import Image, UnidentifiedImageError
 from safetensors import safe_open
 
 from bench.contract import SetupError
-from bench.record import DamagedRecord, IndexedCell, Record, Store, write_atomic
+from bench.record import TENSORS, DamagedRecord, IndexedCell, Record, Store, write_atomic
 from bench.zoo.datasets import dataset_card
 
-TENSORS = "artifacts/tensors.safetensors"  # as in `tracks`, which loads torch
 PERCENTILES = (1, 99)  # of an image's intensities: black and white of its display [spec 3.3]
 OTHER_FOLDER = "remove it, or name another folder with --to"
 

@@ -41,13 +41,13 @@ from bench.execute.lab import Lab, subject_folder
 from bench.execute.randomise import drawn_anew
 from bench.ops import check_finite, check_images, in_batches, orthogonality
 from bench.plan.cells import Cell, build_untrained
-from bench.record import Cost, Store
+from bench.plan.stubs import channel_count, check_channels
+from bench.record import TENSORS, Cost, Store
 from bench.zoo import weights
 
 SHARED_BY_ALL_IMAGES = ("references", "reference_labels", "clean", "clean_labels", "fitted")
 BOUND_TOLERANCE = 1e-6
 COST = "cost"  # of what is remembered: forward and backward passes, seconds
-TENSORS = "artifacts/tensors.safetensors"  # in the cell's folder: everything that its metrics need
 
 
 @dataclass
@@ -287,7 +287,7 @@ class _Memory:
 
         def counted() -> dict[str, Tensor]:
             nonlocal is_new
-            is_new, before, watch = True, dataclasses.replace(passes), Stopwatch(self.lab.device)
+            is_new, before, watch = True, dataclasses.replace(passes), Stopwatch(self.lab.device, inner=True)
             with watch:
                 learned = dict(learn())
             cost = (passes.forward - before.forward, passes.backward - before.backward, watch.seconds)
@@ -308,13 +308,8 @@ def channel_tap(cell: Cell) -> str:
 
 def _channels(cell: Cell, lab: Lab, model: Classifier) -> Tensor:
     """(N,) channels of the tap, in turn: those asked for, or all."""
-    with torch.no_grad():
-        seen = model.features(torch.zeros(1, *model.image_shape, device=lab.device), channel_tap(cell))
-    channels = seen.shape[1] if seen.ndim != 3 else seen.shape[2]
-    asked = cell.spec["targets"] or list(range(channels))
-    outside = [channel for channel in asked if not 0 <= channel < channels]
-    if outside:
-        raise SetupError(f"channel {outside[0]} is out of range", f"{channel_tap(cell)} has 0 to {channels - 1}")
+    asked = cell.spec["targets"] or list(range(channel_count(model, channel_tap(cell))))
+    check_channels(model, channel_tap(cell), asked)
     return _in_turn(asked, cell.images).to(lab.device)
 
 
@@ -415,14 +410,19 @@ def _checked(cell: Cell, task: Any, answer: Any) -> Tensor:
 
 
 class Stopwatch:
-    """Seconds and memory of what happens inside ``with``; on a GPU the queue is waited for at both ends."""
+    """Seconds and memory of what happens inside ``with``; on a GPU the queue is waited for at both ends.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, 0.0
+    Args:
+        inner: inside another one, whose peak of memory goes on.
+    """
+
+    def __init__(self, device: torch.device, *, inner: bool = False) -> None:
+        self.device, self.inner, self.seconds = device, inner, 0.0
 
     def __enter__(self) -> "Stopwatch":
         if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+            if not self.inner:
+                torch.cuda.reset_peak_memory_stats(self.device)
             torch.cuda.synchronize(self.device)
         self._start = time.perf_counter()
         return self

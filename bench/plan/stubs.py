@@ -29,10 +29,15 @@ def check_tap(model: Classifier, tap: str) -> str:
     return tap
 
 
+def _black(model: Classifier) -> torch.Tensor:
+    """(1, C, H, W) where the model is."""
+    return torch.zeros(1, *model.image_shape, device=next(model.network.parameters()).device)
+
+
 def channel_count(model: Classifier, tap: str) -> int:
     """How many channels the tap has; of tokens it is their width."""
     with torch.no_grad():
-        seen = model.features(torch.zeros(1, *model.image_shape), check_tap(model, tap))
+        seen = model.features(_black(model), check_tap(model, tap))
     return seen.shape[2] if seen.ndim == 3 else seen.shape[1]
 
 

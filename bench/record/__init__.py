@@ -2,7 +2,7 @@
 
 <store>/cells/<key>/record.json         written last, then the folder is renamed: it exists = the cell is complete
                     values.safetensors  per-image values and replicates; record.json holds its digest
-                    artifacts/          images.safetensors, contact_sheet.png, log.txt
+                    artifacts/          tensors.safetensors, contact_sheet.png, log.txt
 <store>/subjects/<key>/                 trained weights, shared by all suites
 <store>/features/<key>/                 reference features
 <store>/suites/<board>/index.json       the cells of one suite and profile
@@ -15,6 +15,7 @@ from bench.record.models import (
     FINISHED,
     SCHEMA,
     STATUSES,
+    TENSORS,
     Claim,
     Cost,
     DamagedRecord,
@@ -38,6 +39,7 @@ __all__ = [
     "FINISHED",
     "SCHEMA",
     "STATUSES",
+    "TENSORS",
     "Claim",
     "Cost",
     "DamagedRecord",

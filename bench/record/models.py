@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 SCHEMA = 1
 STATUSES = ("ok", "skipped", "unsupported", "diverged", "failed", "oom", "timeout", "interrupted")
 Status = Literal["ok", "skipped", "unsupported", "diverged", "failed", "oom", "timeout", "interrupted"]
+TENSORS = "artifacts/tensors.safetensors"  # in a cell's folder: everything that its metrics need
 FINISHED = ("ok", "skipped")  # a record with one of these is never run again unasked
 
 

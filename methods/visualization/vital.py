@@ -85,7 +85,7 @@ class Known:
         "inner_images": {"reference": "image"},  # as in the public code
         "natural_weights": {"weights": "natural"},
         # for 224 pixels in about a hundred steps, networks without an official setting: chosen on four of Imagenette's
-        # classes by the subject's own loss and by looks, never by another network [our choice]
+        # classes by the taps' own losses and by looks; what other networks recognised was in sight [our choice]
         "few_steps": {"weights": "natural", "step_size": 0.5, "smoothness": 5e-4},
         "paper_ends": {"taps": "ends"},  # its ablation: the first and the last block suffice [note]
         "patches_only": {"prefix_tokens": False},
@@ -102,8 +102,8 @@ class Vital:
     in F_k is relevant to it (``bench.relevance``); only taps before it count. τ shifts x in a circle, anew for each
     step and image. TV is the sum of the lengths of the differences to the right, lower, lower-left and lower-right
     neighbour [code]. Networks that do not divide pixels by a deviation get x in other units (``_units``). Nothing asks
-    for the activation itself. After each step x is cut to the intensities [0, 1]. What
-    is learned of references costs passes once; what is left of the budget goes into steps.
+    for the activation itself. After each step x is cut to the intensities [0, 1]. What is learned of references costs
+    passes once; what is left of the budget goes into steps.
     """
 
     # "all" that there is a rule for: the stem and up to five maps behind it, named stem, s1, s2, …; "ends": the first

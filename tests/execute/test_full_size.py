@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from bench.contract import SetupError
-from bench.execute import full_size, tracks
+from bench.execute import full_size
 from bench.execute.full_size import Written, eight_bit, picture_of, stretched, targets_in_turn, write_pictures
 from bench.execute.tracks import stored_tensors
 from bench.plan.cells import Cell
-from bench.record import IndexedCell
+from bench.record import TENSORS, IndexedCell
 from metrics.same_class_rmse import same_class_rmse
 from tests.execute import tiny
 from tests.execute.conftest import Finished
@@ -114,10 +114,6 @@ def test_real_images_beside_a_channels_are_not_named_after_it(finished: Finished
     assert next(full_size._pictures(finished.store, changed))[0] == name
 
 
-def test_tensors_lie_where_cells_keep_them():
-    assert full_size.TENSORS == tracks.TENSORS
-
-
 @pytest.mark.parametrize("track", ["visualization", "adversarial"])
 def test_judging_the_files_is_judging_the_images_within_half_a_level(finished: Finished, tmp_path: Path, track: str):
     cell = tiny.find(finished.plan, track, "pixel_ascent" if track == "visualization" else "pgd")
@@ -201,7 +197,7 @@ def test_a_file_in_place_of_a_folder_is_refused(finished: Finished, tmp_path: Pa
 def test_a_damaged_cell_is_named_and_nothing_is_written(finished: Finished, tmp_path: Path):
     copy = finished.copy(tmp_path / "copy")
     cell = tiny.find(copy.plan, "visualization")
-    tensors = copy.store.cell(cell.key) / full_size.TENSORS
+    tensors = copy.store.cell(cell.key) / TENSORS
     tensors.write_bytes(tensors.read_bytes()[:-1] + b"\0")
     with pytest.raises(SetupError, match=rf"{cell.key}: .*\n  run its suite again"):
         written(copy, tmp_path / "to")

@@ -27,9 +27,9 @@ from bench.execute.pictures import (
     suite_sheets,
     tiled,
 )
-from bench.execute.tracks import TENSORS, stored_tensors
+from bench.execute.tracks import stored_tensors
 from bench.plan.cells import Cell
-from bench.record import Store
+from bench.record import TENSORS, Store
 from tests.execute import tiny
 from tests.execute.conftest import Finished
 

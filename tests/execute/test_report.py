@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 
 from bench.execute.cell import rescore
 from bench.execute.lab import Lab
-from bench.execute.tracks import TENSORS
 from bench.plan.cells import Cell, Plan
-from bench.record import Record, Store
+from bench.record import TENSORS, Record, Store
 from tests.execute import tiny
 
 SETTINGS = {"width": 1, "latent": 4, "batch_size": 20, "steps": 3, "dropout": "none"}
