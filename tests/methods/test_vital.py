@@ -13,6 +13,7 @@ from bench.execute.tracks import has_leftovers
 from bench.zoo import networks
 from bench.zoo.classifier import Classifier
 from methods.visualization.vital import Vital
+from tests.methods.vital_tasks import Memory, fitted, part, steps_paid
 
 TAPS = {"stem": 0, "s1": 2, "s2": 6}  # of the small networks of conftest.py: name → place in the stack
 
@@ -36,19 +37,6 @@ def task_for(model, references, labels, *, targets=range(4), budget=40, seed=0, 
         reference_labels=labels,
         **fields,
     )
-
-
-def fitted(method, task):
-    return task.replace(fitted=method.fit(task))
-
-
-def part(task, chosen):
-    return task.replace(places=task.places[chosen], targets=task.targets[chosen])
-
-
-def steps_paid(method, task, steps):
-    """The same task with a budget for just so many steps."""
-    return task.replace(budget=method._share_of_learning(task) + 2 * steps)
 
 
 @pytest.fixture
@@ -316,25 +304,6 @@ def test_a_class_does_not_depend_on_the_others_of_its_cell(tiny_task):
 
 
 # ---- what is remembered --------------------------------------------------------------------------------------------
-
-
-class Memory:
-    """Keeps what was learned; knows what was asked for, and what had to be learned."""
-
-    def __init__(self):
-        self.kept, self.asked, self.learned = {}, set(), set()
-
-    def __call__(self, what, learn):
-        self.asked.add(what)
-        if what not in self.kept:
-            self.learned.add(what)
-            self.kept[what] = dict(learn())
-        return self.kept[what]
-
-    def asked_by(self, method, task):
-        self.asked, self.learned = set(), set()
-        fitted = method.fit(task.replace(remember=self))
-        return fitted, self.asked, self.learned
 
 
 @pytest.mark.parametrize(

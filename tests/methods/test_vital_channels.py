@@ -15,6 +15,7 @@ from bench.zoo import networks
 from bench.zoo.classifier import Classifier
 from methods.visualization._distributions import RelevantFeatures
 from methods.visualization.vital import Vital
+from tests.methods.vital_tasks import Memory, fitted, part, steps_paid
 
 PATHS = {"stem": "0", "s1": "2", "mid": "5"}  # tap → module
 KINDS = ["lrp", "restricted", "guided"]
@@ -65,42 +66,6 @@ def task_for(model, *, tap="top", targets=(2, 5, 2), budget=400, count=9, seed=0
 @pytest.fixture
 def task(model):
     return task_for(model)
-
-
-def fitted(method, task):
-    return task.replace(fitted=method.fit(task))
-
-
-def part(task, chosen):
-    return task.replace(places=task.places[chosen], targets=task.targets[chosen])
-
-
-def steps_paid(method, task, steps):
-    """The same task with a budget for just so many steps."""
-    return task.replace(budget=method._share_of_learning(task) + method._passes_of_a_step(task) * steps)
-
-
-class Memory:
-    """Keeps what was learned; knows what was asked for, and what had to be learned."""
-
-    def __init__(self):
-        self.kept, self.asked, self.learned = {}, set(), set()
-
-    def __call__(self, what, learn):
-        self.asked.add(what)
-        if what not in self.kept:
-            self.learned.add(what)
-            self.kept[what] = dict(learn())
-        return self.kept[what]
-
-    def asked_by(self, method, task):
-        self.asked, self.learned = set(), set()
-        fitted = method.fit(task.replace(remember=self))
-        return fitted, self.asked, self.learned
-
-    def of_channel(self, channel):
-        (learned,) = [learned for what, learned in self.kept.items() if what.startswith(f"channel {channel} ")]
-        return learned
 
 
 # ---- the specification, written a second time ----------------------------------------------------------------------
