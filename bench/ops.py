@@ -359,6 +359,21 @@ def fit(
     return (average.module if average is not None else network).eval()
 
 
+def places_of_step(task: TrainingTask, step: int) -> Tensor:
+    """(batch,) int64 places in ``task.images`` of what step ``step`` of ``fit`` sees, in that order.
+
+    For a penalty that needs the labels of the batch, or for counting what was seen. It is made anew from the seed at
+    each call, so a run continued from its checkpoint finds the same.
+
+    Args:
+        step: counted from 0 over all epochs.
+    """
+    size, count = task.recipe.batch_size, len(task.images)
+    epoch, within = divmod(step, max(1, count // size))
+    order = _permutation(count, seed_for(task.seed, "order", epoch))
+    return order[within * size : (within + 1) * size].to(task.labels.device)
+
+
 def step_factor(step: int, total: int, warmup: int) -> float:
     """Share of the base step size at ``step``: linear to 1 over ``warmup`` steps, then a cosine to 0 at ``total``."""
     if step < warmup:

@@ -11,6 +11,7 @@ bench/back_projection         │             │
 bench/relevance               │             │
 bench/sort_matching           │             │
 bench/conditioned_generator   │             │
+bench/gating                  │             │
 bench/ops                     │             │
 bench/contract                └───────▶ bench/record
 """
@@ -33,6 +34,7 @@ LEFT = {
     "relevance": 2,
     "sort_matching": 2,
     "conditioned_generator": 2,
+    "gating": 2,
     "methods": 3,
     "metrics": 3,
     "registry": 4,

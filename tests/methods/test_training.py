@@ -184,3 +184,54 @@ def test_the_running_mean_is_the_recursion_by_hand(task, save_each_step):
 def test_a_loss_that_is_not_finite_is_called_diverged(task):
     with pytest.raises(Diverged, match="training loss is nan at the end of epoch"):
         SGD(step_size=1e30).train(task)
+
+
+# ---- which images a step sees --------------------------------------------------------------------------------------
+
+
+class Eye(nn.Module):
+    """Keeps the first pixel of every image that it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(10))
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((255 * images[:, 0, 0, 0]).round().long())
+        return images.mean((1, 2, 3))[:, None] * self.weight
+
+
+def numbered(count, batch_size, seed=3):
+    """A task whose image n is all n, so that what was seen can be told."""
+    return TrainingTask(
+        network=Eye(),
+        images=torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4),
+        labels=torch.zeros(count, dtype=torch.int64),
+        num_classes=10,
+        recipe=Recipe(epochs=3, batch_size=batch_size),
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+
+
+@pytest.mark.parametrize(("count", "batch_size", "steps"), [(30, 7, 12), (30, 10, 9), (6, 8, 3)])
+def test_the_places_of_a_step_are_the_images_that_fit_shows_in_it(count, batch_size, steps):
+    task = numbered(count, batch_size)
+    SGD().train(task)
+    assert len(task.network.seen) == steps
+    for step, seen in enumerate(task.network.seen):
+        assert torch.equal(ops.places_of_step(task, step), seen)
+    assert not torch.equal(ops.places_of_step(numbered(count, batch_size, seed=4), 0), task.network.seen[0])
+
+
+def test_the_places_of_a_step_are_those_of_a_run_that_was_continued(save_each_step):
+    memory = Memory(stop_after=5)
+    with pytest.raises(Stopped):
+        SGD().train(numbered(30, 7).replace(checkpoint=memory))
+    memory.stop_after = math.inf
+    rest = numbered(30, 7).replace(checkpoint=memory)
+    SGD().train(rest)
+    assert len(rest.network.seen) == 12 - 5
+    for step, seen in enumerate(rest.network.seen, start=5):
+        assert torch.equal(ops.places_of_step(rest, step), seen)

@@ -1,0 +1,221 @@
+"""Computing only the filters that are on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from bench.gating.layers import GatedLayer
+
+
+class Cut(NamedTuple):
+    """What is left of a layer for one path."""
+
+    entering: Tensor | None  # places of the input's channels that are there; None for all
+    on: Tensor  # (k,) places of the filters that are on
+    weight: Tensor  # (k, channels that enter, h, w)
+    bias: Tensor  # (k,)
+
+
+class Skip:
+    """One gated layer with its batch norm folded, and which of its filters the latest forward pass used.
+
+    When there is one image, a layer whose output goes to gated layers alone hands on the channels that are on and
+    nothing else; pools, activations and joins between them work channel by channel and need not know. A layer that is
+    off as a whole hands on one channel of zeros, because pools refuse tensors without any.
+
+    Args:
+        layer: in eval mode.
+        weight, bias: (C_out, C_in, h, w) and (C_out,), with the batch norm in them.
+    """
+
+    def __init__(self, layer: GatedLayer, weight: Tensor, bias: Tensor) -> None:
+        self.layer, self.weight, self.bias = layer, weight, bias
+        self.sources: list[tuple[Skip | None, int]] = []
+        self.on: Tensor | None = None  # of one image, or of fixed masks: (k,) places of the filters that are on
+        self.bits: Tensor | None = None  # of a batch: (N, C_out) bool
+        self.latest: Cut | None = None  # neighbours in time, and all images behind fixed masks, may share it
+        self.fixed: tuple[Cut, Tensor] | None = None  # behind fixed masks: what is left, and (1, C_out) gate values
+
+    @classmethod
+    def of(cls, layer: GatedLayer) -> Skip:
+        """Fold the layer's batch norm into its convolution."""
+        conv = layer.conv
+        if isinstance(layer.norm, nn.BatchNorm2d):
+            conv = nn.utils.fuse_conv_bn_eval(conv, layer.norm)
+        bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
+        return cls(layer, conv.weight.detach(), bias.detach())
+
+    def run(self, features: Tensor) -> Tensor:
+        """(N, C_in or those on, H, W) → (N, C_out or those on, H', W')."""
+        if len(features) and self._is_static():
+            return self._masked(features)
+        self.fixed = None
+        return self._alone(features) if len(features) == 1 else self._by_path(features)
+
+    # -- one image: what a layer adds to its convolution counts in microseconds -----------------------------------
+
+    def _alone(self, features: Tensor) -> Tensor:
+        layer, entering = self.layer, self._entering()
+        read = self._read(features, entering)
+        gates: Tensor | None = None  # where they are more than the signs of the scores
+        if layer.gate.binary and layer.edit is None:
+            off = layer.gate.scores(read) <= 0
+        else:
+            gates = layer.decide(read)[1]
+            off = gates == 0
+        cut = self._cut(off[0].logical_not_().nonzero().view(-1), entering)
+        h = self._convolved(features, cut.weight, cut.bias)
+        return self._handed_on(h if gates is None else h * gates[:, cut.on, None, None], cut.on)
+
+    def _entering(self) -> Tensor | None:
+        """(k,) places of the input's channels that are there; None for all."""
+        if len(self.sources) == 1:
+            source = self.sources[0][0]
+            return None if source is None else source.on
+        if all(source is None for source, _ in self.sources):
+            return None
+        parts, first = [], 0
+        for source, channels in self.sources:
+            here = torch.arange(channels, device=self.weight.device) if source is None else source.on
+            assert here is not None  # sources come first in the network
+            parts.append(here + first)
+            first += channels
+        return torch.cat(parts)
+
+    def _cut(self, on: Tensor, entering: Tensor | None) -> Cut:
+        """Those filters for those input channels; the latest once more where nothing has changed."""
+        latest = self.latest
+        if latest is not None and torch.equal(on, latest.on) and _are_equal(entering, latest.entering):
+            return latest
+        weight = self.weight.index_select(0, on)
+        if entering is not None:
+            weight = weight.index_select(1, entering)
+        self.latest = Cut(entering, on, weight, self.bias.index_select(0, on))
+        return self.latest
+
+    def _handed_on(self, h: Tensor, on: Tensor) -> Tensor:
+        """The channels that are on; all of them, with zeros for the others, to a batch and to an addition."""
+        self.on = on if len(on) or not self.layer.hands_on else on.new_zeros(1)
+        if self.layer.hands_on and len(h) == 1:
+            return h if len(on) else h.new_zeros(1, 1, *h.shape[2:])
+        if len(on) == len(self.bias):
+            return h
+        return h.new_zeros(len(h), len(self.bias), *h.shape[2:]).index_copy_(1, on, h)
+
+    # -- fixed masks: one path for all images -----------------------------------------------------------------------
+
+    def _is_static(self) -> bool:
+        """Whether neither what enters nor what is on depends on the image."""
+        return (
+            self._is_fixed()
+            and not self.layer.lends
+            and all(source is None or source._is_fixed() for source, _ in self.sources)
+        )
+
+    def _is_fixed(self) -> bool:
+        return not self.layer.gate.looks and self.layer.edit is None
+
+    def _masked(self, features: Tensor) -> Tensor:
+        if self.fixed is None:
+            gates = self.layer.decide(features.new_zeros(1, self.weight.shape[1]))[1]
+            self.fixed = self._cut(gates[0].nonzero().view(-1), self._entering()), gates
+        cut, gates = self.fixed
+        self.bits = (gates != 0).expand(len(features), -1)
+        if len(features) > 1 and cut.entering is not None:
+            features = features.index_select(1, cut.entering)  # a batch arrives whole
+        h = self._convolved(features, cut.weight, cut.bias)
+        return self._handed_on(h if self.layer.gate.binary else h * gates[:, cut.on, None, None], cut.on)
+
+    # -- a batch ---------------------------------------------------------------------------------------------------
+
+    def _by_path(self, features: Tensor) -> Tensor:
+        """Images that share the bits of this layer and of what enters it are computed together."""
+        gates = self.layer.decide(self._read(features, None))[1]
+        on = self.bits = gates != 0
+        entering = self._entering_bits(len(features))
+        whole = on if entering is None else torch.cat([on, entering], 1)
+        paths, path_of = whole.unique(dim=0, return_inverse=True)
+        filters = _places(paths[:, : on.shape[1]])
+        channels = None if entering is None else _places(paths[:, on.shape[1] :])
+        out = features.new_zeros(len(features), on.shape[1], *self._size(features))
+        for path, images in enumerate(_members(path_of, len(paths))):
+            part, weight = features.index_select(0, images), self.weight.index_select(0, filters[path])
+            if channels is not None:
+                part, weight = part.index_select(1, channels[path]), weight.index_select(1, channels[path])
+            h = self._convolved(part, weight, self.bias.index_select(0, filters[path]))
+            rows = (images[:, None] * len(self.bias) + filters[path]).view(-1)
+            out.view(-1, *h.shape[2:]).index_copy_(0, rows, h.flatten(0, 1))
+        return out if self.layer.gate.binary and self.layer.edit is None else out * gates[:, :, None, None]
+
+    def _entering_bits(self, images: int) -> Tensor | None:
+        """(N, C_in) bool: which channels of the input are on; None where all may be."""
+        if all(source is None for source, _ in self.sources):
+            return None
+        everything = torch.ones(images, 1, dtype=torch.bool, device=self.weight.device)
+        parts = [everything.expand(-1, n) if source is None else source.bits for source, n in self.sources]
+        return torch.cat([part for part in parts if part is not None], 1)
+
+    # -- all -------------------------------------------------------------------------------------------------------
+
+    def _read(self, features: Tensor, entering: Tensor | None) -> Tensor:
+        """(N, C_in) what the gate reads; what does not enter has the mean 0."""
+        layer = self.layer
+        if layer.reads_of:
+            return layer.squeezed(features)
+        read = features.mean((2, 3))
+        if entering is not None and len(entering) < self.weight.shape[1]:
+            read = read.new_zeros(1, self.weight.shape[1]).index_copy_(1, entering, read)
+        if layer.lends:
+            layer.lent = read
+        return read
+
+    def _convolved(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if not len(bias):
+            return features.new_zeros(len(features), 0, *self._size(features))
+        conv, act = self.layer.conv, self.layer.act
+        if not weight.shape[1]:  # nothing enters: what is left of the layer is its bias
+            h = bias[None, :, None, None].repeat(len(features), 1, *self._size(features))
+        elif conv.padding_mode == "zeros":
+            h = F.conv2d(features, weight, bias, conv.stride, conv.padding, conv.dilation)
+        else:
+            h = F.conv2d(_padded(features, conv), weight, bias, conv.stride, 0, conv.dilation)
+        result: Tensor = F.relu_(h) if isinstance(act, nn.ReLU) else act(h)
+        return result
+
+    def _size(self, features: Tensor) -> tuple[int, int]:
+        """Height and width of the output."""
+        conv = self.layer.conv
+        probe = torch.empty(1, 1, *_padded(features[:1], conv).shape[2:], device="meta")
+        kernel = torch.empty(1, 1, *conv.kernel_size, device="meta")
+        height, width = F.conv2d(probe, kernel, None, conv.stride, _padding(conv), conv.dilation).shape[2:]
+        return height, width
+
+
+def _are_equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
+
+
+def _places(rows: Tensor) -> list[Tensor]:
+    """(N, C) bool → for each row the places that are on."""
+    return list(rows.nonzero()[:, 1].split(rows.sum(1).tolist()))
+
+
+def _members(group_of: Tensor, groups: int) -> list[Tensor]:
+    """(N,) → for each group the places that belong to it."""
+    return list(group_of.argsort(stable=True).split(group_of.bincount(minlength=groups).tolist()))
+
+
+def _padded(features: Tensor, conv: nn.Conv2d) -> Tensor:
+    """The input with what a convolution adds around it, where that is not zeros."""
+    if conv.padding_mode == "zeros":
+        return features
+    return F.pad(features, conv._reversed_padding_repeated_twice, mode=conv.padding_mode)
+
+
+def _padding(conv: nn.Conv2d) -> str | tuple[int, ...]:
+    return conv.padding if conv.padding_mode == "zeros" else (0, 0)
