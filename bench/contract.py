@@ -287,11 +287,20 @@ class AdversarialTask(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionTask(Task):
-    """Tell attacked images from clean ones. ``images`` holds both, in an order that says nothing."""
+    """Tell attacked images from clean ones. ``images`` holds both, in an order that says nothing.
+
+    Each attacked image fools the subject; its clean picture, which the subject gets right, is there too, and so is that
+    picture with noise as large as the attack, which counts as not attacked. What is ``known`` is of the same three
+    kinds, of other pictures, all of them in equal number; there is none where the attack to learn from never succeeded.
+    """
 
     images: Tensor  # (B, C, H, W)
     clean: Tensor  # (M, C, H, W) clean training images to learn from
     clean_labels: Tensor  # (M,) int64
+    known: Tensor  # (J, C, H, W) clean, noisy and attacked pictures to learn from, none of them made of those to judge
+    known_attacked: Tensor  # (J,) bool
+    known_originals: Tensor  # (J,) int64, equal for the three that stem from one picture
+    known_labels: Tensor  # (J,) int64, true labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -412,6 +421,9 @@ def method(
     at once; what it returns is ``task.fitted`` in each batch) and ``describe(task)`` (after the verb, with the same
     batch: a mapping with some of the names in ``DESCRIPTIONS``, for metrics that need to know what was asked for) and
     ``report(task)`` (once, after all batches: a mapping of JSON values that the record keeps as its note ``report``).
+    A training method whose network has other modules than the one it got has ``rebuild(network, num_classes) ->
+    nn.Module``: an untrained ``TrainingTask.network`` in the shape in which ``train`` returns it, changed in place or
+    new, for the trained weights to be loaded into. It looks at the settings and the network alone.
 
     Args:
         source: paper, section, arXiv number, or where else the method comes from.
@@ -492,6 +504,7 @@ ROLES: Mapping[str, str] = {
     " the class, the mean over the nine that drive the channel most (visualization)",
     "scores": "(N,): the detector's scores",
     "attacked": "(N,) bool: which images were attacked",
+    "noisy": "(N,) bool: which are clean pictures with noise as large as the attack (detection)",
     "maps": "(N, H, W): the attribution maps",
     "randomised_maps": "(N, H, W): the method's maps of the same images for the subject with its weights drawn anew",
     "target": "the subject itself, a function from (B, C, H, W) images to (B, K) logits; no axis of images",
@@ -505,8 +518,9 @@ ROLES: Mapping[str, str] = {
 # "transparency" is for pictures alone: (B, H, W) float32 in [0, 1], how much each place of an image matters.
 DESCRIPTIONS = ("wanted_distribution", "latent_groups", "target_labels", "transparency")
 
-# Units of numbers that a clock or a memory gauge gave: they differ from run to run and from machine to machine.
-TIMED_UNITS = ("ms", "s", "images/s", "MiB")
+# Units of numbers that a clock or a memory gauge gave: they differ from run to run and from machine to machine. "×" is
+# a ratio of two times that were taken in turns.
+TIMED_UNITS = ("ms", "s", "images/s", "MiB", "×")
 
 
 def metric(

@@ -363,7 +363,9 @@ def measure(name: str, roles: dict[str, Any]) -> Any:
 
 
 def looks_at_images(name: str) -> bool:
-    """Whether any role has an axis of images; what a network or a cell costs has none."""
+    """Whether any role has an axis of images; what a network or a cell costs has none, and time is never the same."""
+    if registry.metric_card(name).unit in TIMED_UNITS:
+        return False
     return not set(inspect.signature(registry.load_metric(name)).parameters) & ROLES.keys() <= set(toys.WHOLE)
 
 
@@ -374,7 +376,8 @@ every_case_of_images = pytest.mark.parametrize(
 
 def roles_for(name: str, track: str, **sizes: int) -> dict[str, Any]:
     side = toys.SIDES.get(name, toys.SHAPE[1])
-    return toys.toy_roles(track, one_class=registry.metric_card(name).per == "class", side=side, **sizes)
+    gated, one_class = name in toys.GATED, registry.metric_card(name).per == "class"
+    return toys.toy_roles(track, one_class=one_class, side=side, gated=gated, **sizes)
 
 
 @pytest.mark.parametrize("name", METRICS)

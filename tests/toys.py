@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.contract import TRACKS, Bound, PassCounter, Recipe, Task, TrainingTask
+from bench.gating import ControllingModule, attach
 from bench.zoo.classifier import Classifier
 
 CLASSES, SHAPE = 10, (3, 32, 32)
@@ -14,6 +15,7 @@ CONDITIONS = {
     "reconstruction": ("block1", "penultimate"),
     "visualization": ("class", "channel"),
     "adversarial": ("linf_8_255", "l2_1_2", "none"),
+    "detection": ("dense", "gated"),  # the subject
 }
 PER_IMAGE = ("places", "wanted", "labels", "real", "targets", "images")  # fields of a task with one row an image
 
@@ -55,9 +57,15 @@ def toy_network(seed: int = 0) -> ToyNetwork:
     return network
 
 
-def toy_classifier(seed: int = 0) -> Classifier:
+def toy_classifier(seed: int = 0, *, gated: bool = False) -> Classifier:
+    """With gates where asked: of the second convolution, some filters always off, some for some images."""
+    network = toy_network(seed)
+    if gated:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            attach(network, _toy_gate)
     return Classifier(
-        toy_network(seed),
+        network,
         name="toy",
         image_shape=SHAPE,
         num_classes=CLASSES,
@@ -67,6 +75,12 @@ def toy_classifier(seed: int = 0) -> Classifier:
     )
 
 
+def _toy_gate(path: str, conv: nn.Conv2d) -> ControllingModule:
+    gate = ControllingModule(conv.in_channels, conv.out_channels)
+    nn.init.normal_(gate.reduce.weight, std=3.0)  # so that it depends on the image
+    return gate
+
+
 # ---- tasks ---------------------------------------------------------------------------------------------------------
 
 
@@ -74,7 +88,7 @@ def toy_task(
     track: str, condition: str = "", *, count: int = 4, seed: int = 0, budget: int = 60, reference: bool = False
 ) -> Task:
     """One cell of ``track`` with ``count`` images; the counter starts at nothing and stops at the cell's budget."""
-    model, images = toy_classifier(), smooth_images(count, 1)
+    model, images = toy_classifier(gated=condition == "gated"), smooth_images(count, 1)
     with torch.no_grad():
         labels = model(images).argmax(1)
         own = _own_fields(track, condition, model, images, labels, images if reference else None)
@@ -104,8 +118,17 @@ def _own_fields(
     if track == "adversarial":
         return {"images": images, "labels": labels, "bound": Bound.parse(condition)} | known
     if track == "detection":
-        clean = smooth_images(24, 3)
-        return {"images": images, "clean": clean, "clean_labels": model(clean).argmax(1)}
+        clean, known = smooth_images(24, 3), torch.arange(24) // 3  # originals
+        few = smooth_images(8, 4)
+        return {
+            "images": images,
+            "clean": clean,
+            "clean_labels": model(clean).argmax(1),
+            "known": (few[known] + 0.1 * (torch.arange(24) % 3)[:, None, None, None]).clamp(0, 1),
+            "known_attacked": torch.arange(24) % 3 == 2,
+            "known_originals": known,
+            "known_labels": model(few).argmax(1)[known],
+        }
     return {"images": images, "labels": labels}
 
 
@@ -141,10 +164,20 @@ PAIRED = ("training", "reconstruction", "adversarial", "attribution", "detection
 WHOLE = ("target", "bound", "lpips_alex", "lpips_vgg", "cost", "class_subspaces")  # roles without an axis of images
 COST = {"wall_s": 2.0, "gpu_s": 2.0, "gpu_peak_mib": 5.0, "forward_passes": 9, "backward_passes": 7, "n_images": 4}
 SIDES = {"ms_ssim": 176}  # px, where a metric needs more than the usual ones
+GATED = ("gmacs_cut", "gmacs_cut_outputs", "gmacs_spread")  # metrics that say nothing of a network without gates
+GATED += ("skip_latency_ms_batch1", "skip_latency_ms_batch64", "skip_speedup_batch1", "skip_speedup_batch64")
+GATED += ("skip_speedup_folded_batch1", "mask_speedup_batch1")
+GATED += ("dynamic_gates", "path_class_information", "silencing_selectivity")
 
 
 def toy_roles(
-    track: str, *, count: int = 48, references: int = 30, one_class: bool = False, side: int = SHAPE[1]
+    track: str,
+    *,
+    count: int = 48,
+    references: int = 30,
+    one_class: bool = False,
+    side: int = SHAPE[1],
+    gated: bool = False,
 ) -> dict[str, Any]:
     """Everything a metric may ask for, as an ordinary cell of ``track`` would have it."""
     references = count if track in PAIRED else references
@@ -185,6 +218,7 @@ def toy_roles(
         "real_activation": 1 + torch.rand(count, generator=generator(15)),
         "scores": torch.randn(count, generator=draw) + attacked,
         "attacked": attacked,
+        "noisy": torch.arange(count) % 4 == 2,
         "maps": torch.rand(count, *SHAPE[1:], generator=draw),
         "randomised_maps": torch.rand(count, *SHAPE[1:], generator=draw),
         "wanted_distribution": torch.rand(count, CLASSES, generator=draw).softmax(1),
@@ -195,7 +229,7 @@ def toy_roles(
         "clip_logits": _logits(labels, draw),
         "lpips_alex": toy_lpips,
         "lpips_vgg": toy_lpips,
-        "target": toy_classifier(),
+        "target": toy_classifier(gated=gated),
         "bound": bound,
         "cost": COST,
     }

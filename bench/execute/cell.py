@@ -17,6 +17,7 @@ from bench.execute.feature_space import draw_features
 from bench.execute.gates import clean_accuracy
 from bench.execute.lab import Lab
 from bench.execute.measure import Expected, expected, measure
+from bench.execute.path_pictures import draw_paths
 from bench.execute.pictures import cell_sheet
 from bench.execute.tracks import Made, file_digest, make, stored_tensors
 from bench.plan.cells import Cell, eval_transform
@@ -256,8 +257,10 @@ def _keep(cell: Cell, lab: Lab, made: Made, staged: Path) -> None:
 
 
 def _draw(cell: Cell, lab: Lab, made: Made, staged: Path) -> dict[str, str]:
-    """A note on why the pictures of feature space are not there, if they are not: no number hangs on them."""
+    """A note on why the pictures of feature space or of paths are not there: no number hangs on them."""
     try:
+        if "paths" in made.notes:
+            draw_paths(made.notes["paths"], staged / "artifacts" / "paths.png")
         reason = draw_features(cell, lab, made.artifacts, staged / "artifacts")
     except Exception as problem:
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -269,7 +272,7 @@ def _draw(cell: Cell, lab: Lab, made: Made, staged: Path) -> dict[str, str]:
 def weights_of(cell: Cell, lab: Lab, notes: Mapping[str, Any]) -> dict[str, Any]:
     """Digest of the subject's weights, and what the gate had to say."""
     if cell.track == "training":
-        return {"weights_sha256": notes.get("weights_sha256", "")}
+        return {"weights_sha256": notes.get("weights_sha256", "")} | inputs_of(cell, lab.store)
     return inputs_of(cell, lab.store)
 
 
@@ -282,6 +285,10 @@ def inputs_of(cell: Cell, store: Store) -> dict[str, Any]:
         found["weights_sha256"] = weights.public_card(cell.subject).sha256
     if cell.attack_key is not None:
         found["attack_sha256"] = store.read(cell.attack_key).provenance.get("artifact_sha256", "")
+    if cell.known_attack_key is not None:
+        found["known_attack_sha256"] = store.read(cell.known_attack_key).provenance.get("artifact_sha256", "")
+    if cell.start_key is not None:
+        found["start_sha256"] = store.read(cell.start_key).provenance.get("weights_sha256", "")
     return found
 
 

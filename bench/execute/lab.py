@@ -1,21 +1,22 @@
 """What cells share inside a worker: data, subjects and referees, loaded once and checked before each use."""
 
+import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench import registry
 from bench.contract import Classifier
 from bench.execute.features import BATCH, FeatureCache, Features, set_digest
 from bench.ops import in_batches
-from bench.plan.cells import Cell, build_untrained, eval_transform
-from bench.plan.suite import SubjectName
+from bench.plan.cells import Cell, build_as_trained, eval_transform
 from bench.record import Store
 from bench.zoo import networks, weights
-from bench.zoo.datasets import Dataset, open_dataset
+from bench.zoo.datasets import Dataset, DatasetCard, open_dataset
 from bench.zoo.foundations import Judge, load_judge
 
 MODELS_KEPT = 6
@@ -70,6 +71,19 @@ class Lab:
         self._models.move_to_end(place)
         return self._models[place]  # type: ignore[no-any-return]
 
+    def trained(self, cell: Cell, key: str) -> Any:
+        """The network that a training cell on the cell's data set left, on the CPU, to be changed at will.
+
+        Raises:
+            KeyError: the training cell, when it is another one, has no record.
+            SetupError: its weights are missing or damaged.
+        """
+        spec = cell.spec if key == cell.key else self.store.read(key).spec
+        method = registry.make_method(f"training/{spec['method']}", spec["variant"], spec["settings"])
+        network = build_as_trained(spec["subject"], _normalised_by(spec, self.data(cell).card), method)
+        weights.load_weights(network, subject_folder(self.store, key) / "weights.safetensors")
+        return network
+
     def checksum(self, name: str, key: str | None) -> str:
         """The checksum that a network had when it was loaded."""
         return self._checksums[key or name]
@@ -88,10 +102,8 @@ class Lab:
         if key is None:
             return weights.load_public(name, self.root).to(self.device)
         card = self.data(cell).card
-        network = cell.subject if key == cell.key else SubjectName.parse(name).network  # a training cell's own
-        untrained = build_untrained(network, card, seed=0)
-        weights.load_weights(untrained, subject_folder(self.store, key) / "weights.safetensors")
-        wrapped = networks.wrap(untrained, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
+        trained = self.trained(cell, key)
+        wrapped = networks.wrap(trained, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
         return wrapped.to(self.device)
 
     # -- what networks show on whole sets ----------------------------------------------------------------------------
@@ -124,6 +136,21 @@ class Lab:
         """(N, D) input of the last linear layer, without a graph, in batches."""
         with torch.no_grad():
             return in_batches(lambda part: model.features(part, "penultimate").flatten(1), images, BATCH)
+
+
+def public_start(spec: Mapping[str, Any]) -> str | None:
+    """Name of the public weights that a training cell starts from, by its ``spec``."""
+    name, at, _ = str(spec.get("start", "")).partition("@")  # a training cell's key has no @
+    return name if at else None
+
+
+def _normalised_by(spec: Mapping[str, Any], data: DatasetCard) -> DatasetCard:
+    """The data set's card with the normalisation that the training cell's network has: its start's, if public."""
+    name = public_start(spec)
+    if name is None:
+        return data
+    start = weights.public_card(name)
+    return dataclasses.replace(data, mean=start.mean, std=start.std)
 
 
 def _one_pass(model: Classifier, images: Tensor) -> Features:

@@ -43,6 +43,7 @@ MADE_SIDE = frozenset(
         "activation",
         "scores",
         "attacked",
+        "noisy",
         "maps",
         "randomised_maps",
         "inception_features",
@@ -72,7 +73,8 @@ REPLICATE_WORK = 5e12  # see `affordable`
 FEWEST_REPLICATES = 10
 SUBSPACE_IMAGES, SUBSPACE_RANK = 64, 16  # of a class, see `class_subspaces` in `Roles`
 STRONGEST = 9  # real images of a channel, see `real_activation` in `Roles`
-PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution")  # there the real side is in the same order
+# There the real side is in the same order.
+PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution", "detection")
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,9 @@ class Roles:
             return reference_places(self.cell, self.lab)
         if self.cell.track == "training":
             return torch.arange(self.cell.images)
-        count = self.cell.images // 2 if self.cell.track == "detection" else self.cell.images
-        return self.lab.data(self.cell).select("test", count)
+        if self.cell.track == "detection":
+            return self.artifacts["originals"].cpu()
+        return self.lab.data(self.cell).select("test", self.cell.images)
 
     def _real(self) -> Tensor:
         return self.lab.images(self.cell, "test", self.get("places"))
@@ -178,10 +181,22 @@ class Roles:
         return Undefined(f"the {self.cell.track} track makes no images")
 
     def _scores(self) -> Undefined:
-        return Undefined(f"the {self.cell.track} track has no detector scores")
+        return self._no_detection("has no detector scores")
 
     def _attacked(self) -> Undefined:
-        return Undefined(f"the {self.cell.track} track does not mix attacked images with clean ones")
+        return self._no_detection("does not mix attacked images with clean ones")
+
+    def _noisy(self) -> Undefined:
+        return self._no_detection("does not mix noisy images with clean ones")
+
+    def _no_detection(self, otherwise: str) -> Undefined:
+        """Why there is nothing that a detector has judged: a cell of the detection track keeps it, if there is any."""
+        if "right" not in self.artifacts:
+            return Undefined(f"the {self.cell.track} track {otherwise}")
+        right = self.artifacts["right"]
+        return Undefined(
+            f"no attack succeeded: 0 of {int(right.sum())} pictures that the subject has right, of {len(right)}"
+        )
 
     def _maps(self) -> Undefined:
         return Undefined(f"the {self.cell.track} track makes no maps")
@@ -566,7 +581,7 @@ def _take(function: Callable[..., Any], card: MetricCard, cell: Cell, roles: Rol
         case "class":
             return _per_class(function, cell, roles, given)
         case _:
-            return _per_set(function, card, cell, given)
+            return _per_set(function, card, cell, given, roles.artifacts.get("originals"))
 
 
 def _per_image(function: Callable[..., Any], card: MetricCard, given: dict[str, Any]) -> Outcome | Undefined:
@@ -600,7 +615,10 @@ def _per_class(function: Callable[..., Any], cell: Cell, roles: Roles, given: di
     return _finite(float(np.mean(values)), {"values": np.array(values)}, len(values), "n_expected")
 
 
-def _per_set(function: Callable[..., Any], card: MetricCard, cell: Cell, given: dict[str, Any]) -> Outcome | Undefined:
+def _per_set(
+    function: Callable[..., Any], card: MetricCard, cell: Cell, given: dict[str, Any], originals: Tensor | None = None
+) -> Outcome | Undefined:
+    """A set's value, and its replicates: with other images, or other originals with all that was made of each."""
     answer = function(**given)
     if isinstance(answer, Undefined):
         return answer
@@ -611,10 +629,23 @@ def _per_set(function: Callable[..., Any], card: MetricCard, cell: Cell, given: 
     number = affordable(card.replicates, count, given) if card.resample == "image" and count else 0
     if number:
         device = next(value.device for name, value in given.items() if name in side)
-        draws = np.random.default_rng(seed_for("replicates", count)).integers(0, count, (number, count))
+        draws = _draws(number, count) if originals is None else _draws_of_originals(number, originals)
         drawn = [function(**_slice(given, side, torch.from_numpy(row).to(device))) for row in draws]
         arrays["replicates"] = np.array([math.nan if isinstance(one, Undefined) else float(one) for one in drawn])
     return _finite(float(answer), arrays, count or cell.images)
+
+
+def _draws(number: int, count: int) -> np.ndarray:
+    """(number, count) places drawn with replacement: the same ones wherever there are as many."""
+    return np.random.default_rng(seed_for("replicates", count)).integers(0, count, (number, count))
+
+
+def _draws_of_originals(number: int, originals: Tensor) -> np.ndarray:
+    """(number, N) places of N images: originals are drawn, each with all of its images, equally many."""
+    groups = len(originals.unique())
+    places = originals.argsort(stable=True).view(groups, -1).cpu().numpy()  # (G, images of an original)
+    drawn: np.ndarray = places[_draws(number, groups)].reshape(number, -1)
+    return drawn
 
 
 def affordable(most: int, count: int, given: Mapping[str, Any]) -> int:

@@ -133,8 +133,8 @@ def _scaled(maps: Tensor) -> Tensor:
 def suite_sheets(plan: Plan, store: Store) -> list[Path]:
     """Pictures of each subject, condition, method and variant (its first seed) under each other.
 
-    One of what was made for each track; for each of its subjects one through transparency maps, and two of where its
-    images lie among real ones, as far as its cells have them.
+    One of what was made for each track; for each of its subjects one through transparency maps, two of where its
+    images lie among real ones, and one of its calculation paths, as far as its cells have them.
     """
     folder = store.board(plan.suite.board) / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def _sheets(plan: Plan) -> Iterator[tuple[str, str, str, list[Cell]]]:
         yield track, track, "contact_sheet", cells
         for subject in dict.fromkeys(cell.subject for cell in cells):
             own = [cell for cell in cells if cell.subject == subject]
-            for kind in ("masked_sheet", "nearest_farthest", "feature_space"):
+            for kind in ("masked_sheet", "nearest_farthest", "feature_space", "paths"):
                 what = kind.removesuffix("_sheet")
                 title = TITLES.get(kind, what.replace("_", " "))
                 yield f"{track}_{what}_{subject}", f"{track} · {subject} · {title}", kind, own

@@ -68,11 +68,9 @@ def complaints(record: Record) -> tuple[str, ...]:
 
 
 def _has_other_inputs(cell: Cell, store: Store, record: Record) -> bool:
-    """Whether the subject's weights or the attacked images are no longer those that the record was made with."""
+    """Whether the weights of subject or start, or the attacked images, are not those that the record was made with."""
     known = record.provenance
-    return cell.track != "training" and any(
-        known.get(name, digest) != digest for name, digest in inputs_of(cell, store).items()
-    )
+    return any(known.get(name, digest) != digest for name, digest in inputs_of(cell, store).items())
 
 
 def _reason_stands(cell: Cell, record: Record) -> bool:

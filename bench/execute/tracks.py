@@ -35,17 +35,30 @@ from bench.contract import (
     seed_for,
 )
 from bench.execute.checkpoint import FileCheckpoint
+from bench.execute.detection import Trials, check_apart, summary, trials
 from bench.execute.features import set_digest
 from bench.execute.gates import refusal
-from bench.execute.lab import Lab, subject_folder
+from bench.execute.lab import Lab, public_start, subject_folder
+from bench.execute.paths import path_report
 from bench.execute.randomise import drawn_anew
+from bench.gating import gated_layers
 from bench.ops import check_finite, check_images, in_batches, orthogonality
 from bench.plan.cells import Cell, build_untrained
 from bench.plan.stubs import channel_count, check_channels
 from bench.record import TENSORS, Cost, Store
 from bench.zoo import weights
 
-SHARED_BY_ALL_IMAGES = ("references", "reference_labels", "clean", "clean_labels", "fitted")
+SHARED_BY_ALL_IMAGES = (
+    "references",
+    "reference_labels",
+    "clean",
+    "clean_labels",
+    "known",
+    "known_attacked",
+    "known_originals",
+    "known_labels",
+    "fitted",
+)
 BOUND_TOLERANCE = 1e-6
 COST = "cost"  # of what is remembered: forward and backward passes, seconds
 
@@ -104,6 +117,9 @@ def _look(cell: Cell, lab: Lab) -> Made:
     model = lab.model(cell, cell.subject, cell.subject_key)
     method = registry.make_method(cell.full_method, cell.variant, cell.settings)
     task, extra = whole_task(cell, lab, model)
+    notes = {"split": summary(extra, len(task.known))} if isinstance(task, DetectionTask) else {}
+    if not len(task):  # no attack succeeded: nothing is asked of the method, and every reading says why it has no value
+        return Made(extra, Stopwatch(lab.device).cost(PassCounter(), 0), notes)
     reason = method.why_not(task) if hasattr(method, "why_not") else None
     if reason:
         raise Skip(reason)
@@ -122,7 +138,8 @@ def _look(cell: Cell, lab: Lab) -> Made:
             lab.forget(cell.subject, cell.subject_key)
     if not unchanged:
         raise RuntimeError(f"{cell.full_method} changed the subject's parameters or buffers")
-    made = Made({name: tensor.cpu() for name, tensor in answers.items()} | extra, watch.cost(counter, len(task)))
+    kept = {name: tensor.cpu() for name, tensor in answers.items()} | extra
+    made = Made(kept, watch.cost(counter, len(task)), notes)
     if report:
         made.notes["report"] = report
     if cell.track == "attribution":
@@ -226,7 +243,7 @@ def whole_task(cell: Cell, lab: Lab, model: Classifier) -> tuple[Task, dict[str,
         case "visualization":
             return _visualization(cell, lab, model, common), {}
         case "detection":
-            return _detection(cell, lab, common)
+            return _detection(cell, lab, model, common)
     chosen = lab.data(cell).select("test", count)
     images, labels = lab.images(cell, "test", chosen), lab.labels(cell, "test", chosen)
     if cell.track == "reconstruction":
@@ -354,22 +371,62 @@ def reference_row(cell: Cell, lab: Lab, labels: Tensor | None) -> Tensor:
     return lab.images(cell, "test", chosen)
 
 
-def _detection(cell: Cell, lab: Lab, common: dict[str, Any]) -> tuple[Task, dict[str, Tensor]]:
-    """Clean and attacked images of the same pictures, shuffled."""
-    assert cell.attack_key is not None
-    attacked = stored_tensors(lab.store, cell.attack_key)["generated"].to(lab.device)
-    chosen = lab.data(cell).select("test", len(attacked))
-    clean = lab.images(cell, "test", chosen)
-    order = torch.randperm(cell.images, generator=torch.Generator().manual_seed(seed_for("mix", cell.images)))
-    is_attacked = (torch.arange(cell.images) >= len(clean))[order]
-    known = lab.data(cell).select("train", int(cell.spec["references"]))
+def _detection(
+    cell: Cell, lab: Lab, model: Classifier, common: dict[str, Any]
+) -> tuple[DetectionTask, dict[str, Tensor]]:
+    """Pictures of the second half that the attack succeeded on, shuffled, and those of the first half to learn from."""
+    assert cell.attack_key is not None and cell.known_attack_key is not None
+    faced, learned = (stored_tensors(lab.store, key)["generated"] for key in (cell.attack_key, cell.known_attack_key))
+    half = len(faced) // 2
+    judged, right = _trials(cell, lab, model, faced[half:], first=half)
+    known, _ = _trials(cell, lab, model, learned[:half], first=0)
+    check_apart(known.originals, judged.originals)
+    count = len(judged.images)
+    judged = judged[torch.randperm(count, generator=torch.Generator().manual_seed(seed_for("mix", count)))]
+    training = training_images(cell, lab)
     task = DetectionTask(
-        **common,
-        images=torch.cat([clean, attacked])[order.to(lab.device)],
-        clean=lab.images(cell, "train", known),
-        clean_labels=lab.labels(cell, "train", known),
+        **common | {"places": torch.arange(count, device=lab.device)},
+        images=judged.images,
+        clean=training["references"],
+        clean_labels=training["reference_labels"],
+        known=known.images,
+        known_attacked=known.attacked,
+        known_originals=known.originals,
+        known_labels=known.labels,
     )
-    return task, {"attacked": is_attacked}
+    kept = {"right": right, "originals": judged.originals}
+    if count:
+        kept |= {"attacked": judged.attacked, "noisy": judged.noisy}
+    return task, {name: tensor.cpu() for name, tensor in kept.items()}
+
+
+def _trials(cell: Cell, lab: Lab, model: Classifier, attacked: Tensor, *, first: int) -> tuple[Trials, Tensor]:
+    """What an attack made of the pictures that the subject had right and now has wrong.
+
+    Telling them apart is the harness's work: its passes are nobody's cost.
+
+    Args:
+        attacked: (G, C, H, W) what the attack made of the test pictures from number ``first`` on.
+
+    Returns:
+        The trials, and (G,) bool which pictures the subject has right.
+    """
+    attacked = attacked.to(lab.device)
+    if not len(attacked):
+        empty = torch.zeros(0, dtype=torch.int64, device=lab.device)
+        return trials(attacked, attacked, labels=empty, originals=empty, seed=0), empty.bool()
+    places = lab.data(cell).select("test", first + len(attacked))[first:]
+    clean, labels = lab.images(cell, "test", places), lab.labels(cell, "test", places)
+    right = lab.logits(model, clean).argmax(1) == labels
+    fooled = right & (lab.logits(model, attacked).argmax(1) != labels)
+    made = trials(
+        clean[fooled],
+        attacked[fooled],
+        labels=labels[fooled],
+        originals=places.to(lab.device)[fooled],
+        seed=seed_for(cell.track, cell.seed),
+    )
+    return made, right
 
 
 def batches(task: Task, size: int) -> Iterator[Task]:
@@ -456,10 +513,10 @@ def _train(cell: Cell, lab: Lab, note: Any) -> Made:
     folder.mkdir(parents=True, exist_ok=True)
     for left in (*folder.glob(".weights.*"), *folder.glob("*.tmp")):  # by a process killed while it wrote
         left.unlink()
-    checkpoint = FileCheckpoint(folder / "unfinished.safetensors")
+    checkpoint = FileCheckpoint(folder / f"unfinished{_start_digest(cell, lab)}.safetensors")
     chosen = data.select("train", int(cell.spec["training_images"])).sort().values
     task = TrainingTask(
-        network=build_untrained(cell.subject, data.card, seed=seed_for("start", cell.seed)),
+        network=_start(cell, lab),
         images=data.images("train", chosen),
         labels=data.labels("train")[chosen],
         num_classes=data.card.num_classes,
@@ -485,7 +542,7 @@ def _train(cell: Cell, lab: Lab, note: Any) -> Made:
     seen = recipe["epochs"] * (len(chosen) // recipe["batch_size"]) * recipe["batch_size"]
     counted = PassCounter(forward=seen, backward=seen)
     parameters = sum(p.numel() for p in network.parameters())
-    return Made(
+    made = Made(
         {"target_logits": logits.cpu()},
         watch.cost(counted, seen),
         {
@@ -494,3 +551,37 @@ def _train(cell: Cell, lab: Lab, note: Any) -> Made:
             "orthogonality": {name: layer._asdict() for name, layer in orthogonality(network).items()},
         },
     )
+    if gated_layers(network):
+        made.notes |= _paths(cell, lab, network)
+    return made
+
+
+def _paths(cell: Cell, lab: Lab, network: Any) -> dict[str, Any]:
+    """What the paths of a network with gates show, or why that is not known; a measurement, no part of the cost."""
+    watch = Stopwatch(lab.device, inner=True)
+    try:
+        with watch:
+            found: dict[str, Any] = {"paths": path_report(cell, lab, network)}
+    except Exception as problem:  # the network is trained: it is kept, whatever cannot be said of it
+        line = (str(problem).strip().split("\n") or [""])[0]
+        found = {"paths_error": f"{type(problem).__name__}: {line}"[:200]}
+    return found | {"paths_s": watch.seconds}
+
+
+def _start(cell: Cell, lab: Lab) -> torch.nn.Module:
+    """The network that training starts from: as another training left it, with public weights, or drawn by the seed."""
+    if cell.start_key is not None:
+        started: torch.nn.Module = lab.trained(cell, cell.start_key)
+        return started
+    card = lab.data(cell).card
+    network = build_untrained(cell.subject, card, seed=seed_for("start", cell.seed))
+    if (name := public_start(cell.spec)) is not None:
+        weights.start_from_public(network, name, card.image_shape, lab.root)
+    return network  # type: ignore[no-any-return]
+
+
+def _start_digest(cell: Cell, lab: Lab) -> str:
+    """Tells the weights that training starts from: a run that began with others is not continued."""
+    if cell.start_key is None:
+        return ""
+    return str(lab.store.read(cell.start_key).provenance.get("weights_sha256", ""))[:16]

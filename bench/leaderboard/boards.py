@@ -10,6 +10,7 @@ from bench.leaderboard.claims import claims_frame
 from bench.leaderboard.intervals import summarise
 from bench.leaderboard.lines import Arrays, Sample, gather, samples_of
 from bench.leaderboard.long import long_frame
+from bench.leaderboard.paths import paths_frame
 from bench.leaderboard.wide import sidecar, wide_frame
 from bench.record import Problem, Record, Store, SuiteIndex
 
@@ -25,6 +26,7 @@ class Boards:
         wide: track → its board, numbers in full.
         sidecars: track → what a reader of that board has to know; ready for JSON.
         claims: the rows of ``claims.csv``; None where the suite claims nothing.
+        paths: the rows of ``paths.csv``; None where no network has gates.
         samples: key of a cell → metric → per-unit values or replicates; empty where they are not at hand.
     """
 
@@ -33,6 +35,7 @@ class Boards:
     wide: Mapping[str, pd.DataFrame]
     sidecars: Mapping[str, Mapping[str, Any]]
     claims: pd.DataFrame | None = None
+    paths: pd.DataFrame | None = None
     samples: Samples = field(default=lambda cell: {}, repr=False)
 
 
@@ -84,4 +87,5 @@ def assemble(
             for track in tracks
         },
         claims=claims_frame(sheet),
+        paths=paths_frame(sheet),
     )

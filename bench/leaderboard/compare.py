@@ -22,7 +22,7 @@ CONDITIONS = (
 )
 # What a clock or a memory gauge gave, as in bench.contract: compared on one machine alone, loosely, and never an alarm:
 # nothing is paired in it, and a machine that was busy looks like a slower method.
-TIMED_UNITS = ("ms", "s", "images/s", "MiB")
+TIMED_UNITS = ("ms", "s", "images/s", "MiB", "×")
 MACHINE = ("host", "gpu_name")
 
 _NEEDED = [

@@ -11,6 +11,7 @@ from safetensors.numpy import load, save
 
 from bench.leaderboard.boards import Boards
 from bench.leaderboard.lines import Sample
+from bench.leaderboard.paths import PATH_KINDS, PATHS
 from bench.leaderboard.schema import (
     BRIEF,
     CLAIM_KINDS,
@@ -30,7 +31,7 @@ from bench.leaderboard.schema import (
 from bench.record import write_atomic
 
 RESULTS, BRIEF_RESULTS, SCHEMA_FILE, VALUES = "results.csv", "results.min.csv", "schema.json", "values"
-CLAIMS_FILE = "claims.csv"
+CLAIMS_FILE, PATHS_FILE = "claims.csv", "paths.csv"
 
 
 def write(boards: Boards, folder: Path, *, values: bool = False) -> list[Path]:
@@ -54,6 +55,8 @@ def write(boards: Boards, folder: Path, *, values: bool = False) -> list[Path]:
         files[folder / f"{track}.json"] = _json(boards.sidecars[track])
     if boards.claims is not None:
         files[folder / CLAIMS_FILE] = to_csv(boards.claims)
+    if boards.paths is not None:
+        files[folder / PATHS_FILE] = to_csv(boards.paths)
     if values:
         files |= _values(boards, folder / VALUES)
     for path, data in files.items():
@@ -61,6 +64,8 @@ def write(boards: Boards, folder: Path, *, values: bool = False) -> list[Path]:
         write_atomic(path, data)
     if boards.claims is None:
         (folder / CLAIMS_FILE).unlink(missing_ok=True)  # answers to claims that the suite no longer makes
+    if boards.paths is None:
+        (folder / PATHS_FILE).unlink(missing_ok=True)
     return list(files)
 
 
@@ -94,6 +99,7 @@ def load_boards(folder: Path) -> Boards:
         wide={track: load_board(folder / f"{track}.csv") for track in tracks},
         sidecars=sidecars,
         claims=load_claims(folder) if (folder / CLAIMS_FILE).exists() else None,
+        paths=from_csv(folder / PATHS_FILE, PATH_KINDS) if (folder / PATHS_FILE).exists() else None,
         samples=lambda cell: _load_samples(folder / VALUES / f"{cell}.safetensors"),
     )
 
@@ -117,6 +123,8 @@ def _schema(boards: Boards) -> dict[str, Any]:
         "board": wide_columns(["<metric>"]),
         "metrics": {track: list(side["metrics"]) for track, side in boards.sidecars.items()},
     }
+    if boards.paths is not None:
+        schema["paths"] = _described(PATHS)
     if boards.claims is None:
         return schema
     return schema | {"claims": _described(tuple(one for one in CLAIMS + VERDICT_COLUMNS if one.name in boards.claims))}

@@ -1,5 +1,6 @@
 """Cells: the smallest things that are run, recorded and ranked, crossed from a suite."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,8 +19,8 @@ from bench.contract import (
     SetupError,
     Unsupported,
 )
-from bench.plan.stubs import Shown, channel_count, check_channels, stub_task, training_stub
-from bench.plan.suite import AnySuite, Block, MethodSpec, SubjectName, Suite, split_attack
+from bench.plan.stubs import Learned, Shown, channel_count, check_channels, stub_task, training_stub
+from bench.plan.suite import AnySuite, Block, MethodSpec, RecipeSpec, StartSpec, SubjectName, Suite, split_attacks
 from bench.zoo import networks, weights
 from bench.zoo.datasets import Dataset, DatasetCard, EvalTransform, open_dataset
 
@@ -37,7 +38,8 @@ class Cell:
         subject_key: key of the training cell that makes the subject; None for public weights.
         judge, judge_key: the referee's name, and the training cell that makes it (None for public weights).
         panel, panel_keys: the same of each network that judges beside the referee; ``panel_gates`` are theirs.
-        attack_key: the adversarial cell whose images a detector faces.
+        attack_key, known_attack_key: the adversarial cells whose images a detector faces and has learned from.
+        start_key: the training cell whose weights a training starts from (None for public weights, and for drawn ones).
         metrics: stems of the metrics that read it.
         wanted: the suite asks for it (otherwise another cell needs it).
         skip: (status, reason) when it cannot be run here.
@@ -58,6 +60,8 @@ class Cell:
     judge: str | None = None
     judge_key: str | None = None
     attack_key: str | None = None
+    known_attack_key: str | None = None
+    start_key: str | None = None
     gate: float | None = None
     judge_gate: float | None = None
     panel: tuple[str, ...] = ()
@@ -80,12 +84,14 @@ class Cell:
     @property
     def config_digest(self) -> str:
         """sha256 of the configuration that all seeds of one row share."""
-        return _digest({name: v for name, v in self.spec.items() if name not in ("seed", "subject", "attack")})
+        seeds_own = ("seed", "subject", "attack", "known_attack", "start")
+        return _digest({name: v for name, v in self.spec.items() if name not in seeds_own})
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Keys of the cells that must be ok before this one can start."""
-        every = (self.subject_key, self.judge_key, *self.panel_keys, self.attack_key)
+        attacks = (self.attack_key, self.known_attack_key)
+        every = (self.subject_key, self.judge_key, *self.panel_keys, *attacks, self.start_key)
         return tuple(dict.fromkeys(key for key in every if key))
 
     @property
@@ -164,6 +170,10 @@ class _Planner:
         self.structure = cache(lambda network: structure_digest(self.untrained(network)))
         self.model = cache(self._model)
         self.reason = cache(self._reason)
+        self.fits = cache(self._fits)
+        self.network = cache(self._network)
+        self.metrics = cache(self._metrics)
+        self.checked: set[tuple[str, str, str, str]] = set()  # what `_check_images` has found to be there
 
     # -- crossing ----------------------------------------------------------------------------------------------------
 
@@ -175,7 +185,7 @@ class _Planner:
                 for spec in block.methods:
                     for seed in self.suite.seeds:
                         if track == "training":
-                            self.training(SubjectName(full=subject, network=subject), spec, seed, wanted=True)
+                            self.training(subject, spec, seed, wanted=True, metrics=block.metrics)
                         else:
                             self.testing(track, block, subject, condition, spec, seed, wanted=True)
 
@@ -186,28 +196,48 @@ class _Planner:
             self.cells[cell.key] = cell
         return cell.key
 
-    def training(self, subject: SubjectName, method: MethodSpec, seed: int, *, wanted: bool) -> str:
-        """Plan the training of a network; returns the key."""
+    def training(
+        self,
+        network: str,
+        method: MethodSpec,
+        seed: int,
+        *,
+        wanted: bool,
+        recipe: RecipeSpec | StartSpec | None = None,
+        metrics: list[str] | None = None,
+    ) -> str:
+        """Plan the training of a network, and before it that of its start; returns the key.
+
+        Args:
+            recipe: the suite's for the network when left out.
+            metrics: all of the track when left out.
+        """
         suite, card = self.suite, self.data.card
-        recipe = suite.recipe_of(subject.network)
+        recipe = recipe or suite.recipe_of(network)
         skip, common = self._method_part("training", method)
-        fixed = recipe.model_dump() | {"augment": recipe.augment or card.augment}
+        fixed = recipe.model_dump(exclude={"start", "method", "variant"})
+        fixed["augment"] = recipe.augment or card.augment
         size = fixed.pop("images") or len(self.data.labels("train"))
+        start_key, start = None, {}
+        if isinstance(recipe, RecipeSpec) and recipe.start is not None:
+            start_key, named = self._start(network, recipe.start, seed)
+            start = {"start": named}
         spec = common | {
-            "subject": subject.network,
-            "network": self.structure(subject.network),
+            "subject": network,
+            "network": self.structure(network),
             "seed": seed,
             "recipe": fixed,
             "training_images": size,
             "training_data": self.data.digest("train"),
             "images": len(self.data.labels("test")),
+            **start,
         }
         return self.add(
             Cell(
                 track="training",
                 dataset=suite.dataset,
                 split="test",
-                subject=subject.network,
+                subject=network,
                 condition="",
                 method=method.name,
                 variant=method.variant,
@@ -215,11 +245,12 @@ class _Planner:
                 seed=seed,
                 spec=spec,
                 settings=spec["settings"],
-                metrics=self._metrics("training", None),
+                start_key=start_key,
+                metrics=self.metrics("training", _hashable(metrics)),
                 timeout_s=suite.timeout_s,
                 folder=suite.folder,
                 wanted=wanted,
-                skip=skip or self.reason("training", method.model_dump_json(), subject.network, "", 0, 2),
+                skip=skip or self.reason("training", method.model_dump_json(), network, "", 0, 2),
             )
         )
 
@@ -229,19 +260,24 @@ class _Planner:
         """Plan one cell of a track that looks into a subject; returns the key."""
         suite = self.suite
         skip, common = self._method_part(track, method)
-        subject_key, recipe_key = self._network(subject, seed)
+        subject_key, recipe_key = self.network(subject, seed)
         judge = suite.judge_of(subject)
         is_trained_here = SubjectName.parse(subject).is_trained_here
         if judge == subject and (not is_trained_here or suite.referee_seed in suite.seeds):
             raise SetupError(f"{subject} would judge itself", "name a referee of another architecture or seed")
-        judge_key = self._network(judge, suite.referee_seed)[0] if judge else None
+        judge_key = self.network(judge, suite.referee_seed)[0] if judge else None
         panel = suite.panel_of(subject) if track in PANEL_TRACKS else ()
         self._check_images(track, block, subject, condition)
         self._check_judges(subject, (judge, *panel))
         if common["is_reference"] and track in ("inversion", "visualization"):
             self._check_left_over(track, block, condition)
-        attack_key = self._attack(block, subject, condition, seed) if track == "detection" else None
-        images = block.images if attack_key is None else 2 * self.cells[attack_key].images
+        attack_key, known_attack_key, images, learned = None, None, block.images, None
+        if track == "detection":
+            attack_key, known_attack_key = (
+                self._attack(block, subject, attack, bound, seed) for attack, bound in split_attacks(condition)
+            )
+            images, known = (3 * count for count in self._sides(attack_key, known_attack_key))
+            learned = Learned(block.references, known)
         spec = common | {
             "subject": recipe_key,
             "condition": condition,
@@ -253,6 +289,8 @@ class _Planner:
             "references": block.references if track in LEARNING_TRACKS else 0,
             "attack": attack_key,
         }
+        if track == "detection":
+            spec["known_attack"] = known_attack_key
         if common["is_reference"] and track in ("inversion", "visualization"):
             spec["real_images"] = suite.real_images  # they judge; a reference method shows the next ones
         return self.add(
@@ -272,13 +310,14 @@ class _Planner:
                 judge=judge,
                 judge_key=judge_key,
                 attack_key=attack_key,
+                known_attack_key=known_attack_key,
                 gate=suite.gates.get(subject),
                 judge_gate=suite.gates.get(judge or ""),
                 panel=panel,
-                panel_keys=tuple(self._network(name, suite.referee_seed)[0] for name in panel),
+                panel_keys=tuple(self.network(name, suite.referee_seed)[0] for name in panel),
                 panel_gates=tuple(suite.gates.get(name) for name in panel),
                 override_gate=suite.override_gates,
-                metrics=self._metrics(track, block.metrics),
+                metrics=self.metrics(track, _hashable(block.metrics)),
                 timeout_s=block.timeout_s or suite.timeout_s,
                 real_images=suite.real_images,
                 folder=suite.folder,
@@ -291,8 +330,9 @@ class _Planner:
                     subject,
                     condition,
                     block.budget,
-                    block.images,
+                    images,
                     self._shown(block, subject, condition) if track == "visualization" else None,
+                    learned,
                 ),
             )
         )
@@ -304,16 +344,39 @@ class _Planner:
         parsed = SubjectName.parse(name)
         if parsed.is_trained_here:
             method = MethodSpec(name=parsed.training, variant=parsed.variant)
-            key = self.training(parsed, method, seed, wanted=False)
+            key = self.training(parsed.network, method, seed, wanted=False)
             return key, key
         digest = weights.public_card(name).sha256
         if not digest and not isinstance(model := self.model(name), Unsupported):
             digest = model.checksum()  # known by its tag: only the loaded weights can tell
         return None, f"{name}@{digest}"
 
-    def _attack(self, block: Block, subject: str, condition: str, seed: int) -> str:
+    def _start(self, network: str, start: str | StartSpec, seed: int) -> tuple[str | None, str]:
+        """(key of the training cell whose weights a network starts from or None, what stands for them in a key)."""
+        if isinstance(start, str):
+            self.fits(network, start)
+            return self.network(start, seed)
+        method = MethodSpec(name=start.method, variant=start.variant)
+        if hasattr(registry.load_method(f"training/{start.method}"), "rebuild"):
+            raise SetupError(
+                f"start of {network}: {start.method} returns a network with other modules", "start with another method"
+            )
+        key = self.training(network, method, seed, wanted=False, recipe=start)
+        return key, key
+
+    def _fits(self, network: str, public: str) -> None:
+        """Public weights can be the start of a network on this data set."""
+        untrained, shape = self._untrained(network), self.data.card.image_shape
+        with contextlib.suppress(Unsupported):  # the cell will say so
+            weights.start_from_public(untrained, public, shape, self.root)
+
+    def _sides(self, attack_key: str, known_attack_key: str) -> tuple[int, int]:
+        """How many pictures a detector is judged by and learns from, at most: if every attack succeeds."""
+        pictures, known = (self.cells[key].images for key in (attack_key, known_attack_key))
+        return pictures - pictures // 2, min(pictures // 2, known)
+
+    def _attack(self, block: Block, subject: str, attack: str, bound: str, seed: int) -> str:
         """The adversarial cell behind a detection condition: the suite's own where it has one."""
-        attack, bound = split_attack(condition)
         for other in self.suite.tracks.get("adversarial", ()):
             for method in other.methods:
                 if method.name == attack and bound in other.conditions and subject in (other.subjects or [subject]):
@@ -348,7 +411,7 @@ class _Planner:
             "is_reference": reference,
         }
 
-    def _metrics(self, track: str, asked: list[str] | None) -> tuple[str, ...]:
+    def _metrics(self, track: str, asked: tuple[str, ...] | None) -> tuple[str, ...]:
         """The metrics of a track, or those asked for."""
         found = []
         for name in registry.metric_names() if asked is None else asked:
@@ -364,6 +427,10 @@ class _Planner:
 
     def _check_images(self, track: str, block: Block, subject: str, condition: str) -> None:
         """The data set has the images that a block asks for, and can show them in the subject's size."""
+        place = (track, block.model_dump_json(exclude={"methods", "conditions"}), subject, condition)
+        if place in self.checked:
+            return
+        self.checked.add(place)
         name, classes = self.suite.dataset, self.data.card.num_classes
         asked = {"real_images": ("test", self.suite.real_images)}
         if track not in ("inversion", "visualization"):
@@ -419,13 +486,17 @@ class _Planner:
     def _model(self, name: str) -> Classifier | Unsupported:
         """A subject: untrained where a training cell makes it, else its public weights or why they are not here."""
         parsed, card = SubjectName.parse(name), self.data.card
-        if parsed.is_trained_here:
-            network = self._untrained(parsed.network)
-            return networks.wrap(network, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
         try:
-            return weights.load_public(name, self.root)
+            if not parsed.is_trained_here:
+                return weights.load_public(name, self.root)
+            method = registry.make_method(f"training/{parsed.training}", parsed.variant)
         except Unsupported as error:
             return error
+        try:
+            network = build_as_trained(parsed.network, card, method)
+        except SetupError as problem:  # no network for this method: its training is skipped for the same reason
+            return Unsupported(str(problem))
+        return networks.wrap(network, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
 
     def _shown(self, block: Block, subject: str, condition: str) -> Shown:
         """What a visualization is asked for, and the labels of the references that it gets."""
@@ -449,6 +520,7 @@ class _Planner:
         budget: int,
         images: int,
         shown: Shown | None = None,
+        learned: Learned | None = None,
     ) -> tuple[str, str] | None:
         """Ask ``why_not`` with a task of as many empty images and, for subjects trained here, an untrained network."""
         spec = MethodSpec.model_validate_json(method)
@@ -464,7 +536,11 @@ class _Planner:
             return "skipped", f"needs logits, {subject} has none"
         if not model.num_classes and condition == "class":
             return "skipped", f"needs class logits, {subject} has none"
-        return _answer(name, ask, stub_task(track, model, condition, budget, images, shown))
+        return _answer(name, ask, stub_task(track, model, condition, budget, images, shown, learned))
+
+
+def _hashable(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def _answer(name: str, ask: Callable[[Any], str | None], task: Any) -> tuple[str, str] | None:
@@ -483,6 +559,15 @@ def build_untrained(network: str, card: DatasetCard, seed: int) -> Any:
     return networks.untrained(
         network, num_classes=card.num_classes, image_shape=card.image_shape, mean=card.mean, std=card.std, seed=seed
     )
+
+
+def build_as_trained(network: str, card: DatasetCard, method: Any) -> Any:
+    """An untrained network in the shape in which a training method returns it, for trained weights to be loaded."""
+    untrained = build_untrained(network, card, seed=0)
+    if not hasattr(method, "rebuild"):
+        return untrained
+    with networks.private_random(0):
+        return method.rebuild(untrained, card.num_classes)
 
 
 def eval_transform(subject: str, data: DatasetCard) -> EvalTransform | None:

@@ -56,8 +56,21 @@ class Shown(NamedTuple):
     reference_labels: Sequence[int]
 
 
+class Learned(NamedTuple):
+    """How many images a detector may learn from: clean training images, and pictures of the known attack."""
+
+    clean: int
+    known: int
+
+
 def stub_task(
-    track: str, model: Classifier, condition: str, budget: int, count: int = 2, shown: Shown | None = None
+    track: str,
+    model: Classifier,
+    condition: str,
+    budget: int,
+    count: int = 2,
+    shown: Shown | None = None,
+    learned: Learned | None = None,
 ) -> Task:
     """A task of ``count`` black images, for ``why_not``; also checks that the condition's tap exists."""
     images = torch.zeros(1, *model.image_shape).expand(count, -1, -1, -1)  # one image's memory
@@ -92,9 +105,22 @@ def stub_task(
         case "adversarial":
             return AdversarialTask(**common, **known, images=images, labels=labels, bound=Bound.parse(condition))
         case "detection":
-            return DetectionTask(**common, images=images, clean=images[:2], clean_labels=labels[:2])
+            return DetectionTask(**common, images=images, **_to_learn_from(images[:1], learned or Learned(2, 3)))
         case _:
             return AttributionTask(**common, images=images, labels=labels)
+
+
+def _to_learn_from(black: torch.Tensor, learned: Learned) -> dict[str, Any]:
+    """What a detector learns from: of each known picture three, one of them attacked."""
+    known = torch.arange(learned.known)
+    return {
+        "clean": black.expand(learned.clean, -1, -1, -1),
+        "clean_labels": torch.zeros(learned.clean, dtype=torch.int64),
+        "known": black.expand(learned.known, -1, -1, -1),
+        "known_attacked": known % 3 == 2,
+        "known_originals": known // 3,
+        "known_labels": torch.zeros_like(known),
+    }
 
 
 def training_stub(network: Any, card: DatasetCard) -> TrainingTask:

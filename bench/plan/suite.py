@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from bench import registry
 from bench.contract import TRACKS, Bound, SetupError
@@ -57,8 +57,8 @@ class Block(_Strict):
     metrics: list[str] | None = None  # all of the track when left out
 
 
-class RecipeSpec(_Strict):
-    """How networks are trained, whatever the method; see ``bench.contract.Recipe``."""
+class _Recipe(_Strict):
+    """See ``bench.contract.Recipe``."""
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -68,6 +68,29 @@ class RecipeSpec(_Strict):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = "fp32"
     images: int | None = Field(default=None, ge=1)  # a fixed class-balanced part of the training images; all by default
+
+
+class StartSpec(_Recipe):
+    """The training that comes before: by this method, from weights that the seed draws."""
+
+    method: str = "sgd"
+    variant: str = "default"
+
+
+def _kind_of_start(value: Any) -> str:
+    return "[weights]" if isinstance(value, str) else "[training]"  # in brackets: no part of a place in a file
+
+
+class RecipeSpec(_Recipe):
+    """How networks are trained, whatever the method, and the weights that all methods start from."""
+
+    # name of public weights, or a training; drawn by the seed when left out
+    start: (
+        Annotated[
+            Annotated[str, Tag("[weights]")] | Annotated[StartSpec, Tag("[training]")], Discriminator(_kind_of_start)
+        ]
+        | None
+    ) = None
 
 
 class AnySuite(_Strict, ABC):
@@ -316,6 +339,8 @@ def _check_part(suite: Suite) -> None:
             raise SetupError(f"suite {suite.suite} names a judge of a panel twice: {panel}", "name each once")
         if subject in panel:
             raise SetupError(f"{subject} would judge itself", "leave it out of its own panel")
+    for network, recipe in suite.recipes.items():
+        _check_start(network, recipe.start)
     for gated in suite.gates:
         if gated not in (known := [*suite.subjects, *sorted(_judges(suite))]):
             raise registry.unknown("subject with a gate", gated, dict.fromkeys(known))
@@ -326,6 +351,17 @@ def _check_part(suite: Suite) -> None:
             raise registry.unknown("track", track, TRACKS)
         for block in blocks:
             _check_block(suite, track, block, card.num_classes)
+
+
+def _check_start(network: str, start: str | StartSpec | None) -> None:
+    """Public weights, or a method of training, of that name; whether they fit the network is known once it is built."""
+    if isinstance(start, StartSpec):
+        registry.entry("method", f"training/{start.method}")
+    elif start is not None and SubjectName.parse(start).is_trained_here:
+        raise SetupError(
+            f"recipe of {network}: start should be public weights or a training, got the subject {start}",
+            "start: {method: sgd, epochs: …} trains the network first",
+        )
 
 
 def _check_claim(suite: AnySuite, claim: ClaimSpec) -> None:
@@ -380,15 +416,27 @@ def _check_condition(track: str, condition: str) -> None:
         case "adversarial":
             Bound.parse(condition)
         case "detection":
-            split_attack(condition)
+            split_attacks(condition)
 
 
-def split_attack(condition: str) -> tuple[str, str]:
-    """``pgd_linf_8_255`` → ("pgd", "linf_8_255"): the attack a detector faces, and its bound."""
-    match = re.fullmatch(r"(\w+?)_((?:linf|l2)_\d+_\d+|none)", condition)
+def split_attacks(condition: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The attack that a detector faces, and the one it has learned from, each with its bound.
+
+    ``pgd_linf_8_255`` → the same twice; ``deepfool_none_after_pgd_linf_8_255`` → DeepFool, after PGD.
+    """
+    faced, after, known = condition.partition("_after_")
+    if after and faced == known:
+        raise SetupError(f"detection condition {condition!r} names one attack twice", f"write {faced}")
+    return split_attack(faced), split_attack(known if after else faced)
+
+
+def split_attack(text: str) -> tuple[str, str]:
+    """``pgd_linf_8_255`` → ("pgd", "linf_8_255"): an attack and its bound."""
+    match = re.fullmatch(r"(\w+?)_((?:linf|l2)_\d+_\d+|none)", text)
     if not match:
         raise SetupError(
-            f"detection condition {condition!r} is not an attack with its bound", "for example pgd_linf_8_255"
+            f"{text!r} in a detection condition is not an attack with its bound",
+            "write for example pgd_linf_8_255, or deepfool_none_after_pgd_linf_8_255",
         )
     registry.entry("method", f"adversarial/{match[1]}")
     Bound.parse(match[2])

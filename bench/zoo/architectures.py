@@ -97,6 +97,30 @@ def vgg16_bn(image_shape: Shape, num_classes: int) -> nn.Module:
     )
 
 
+VGG19 = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
+
+
+def vgg19_bn(image_shape: Shape, num_classes: int) -> nn.Module:
+    """Sixteen 3×3 convolutions with batch norm in five stages, a pool between two; mean over positions, one linear."""
+    stages = {}
+    fan_in = image_shape[0]
+    for place, widths in enumerate(VGG19, start=1):
+        layers: list[nn.Module] = [nn.MaxPool2d(2)] if place > 1 else []
+        for width in widths:
+            layers.append(conv_norm_relu(fan_in, width, 3))
+            fan_in = width
+        stages[f"stage{place}"] = nn.Sequential(*layers)
+    return he_start(
+        stack(**stages, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(fan_in, num_classes))
+    )
+
+
+def conv_norm_relu(fan_in: int, fan_out: int, size: int) -> nn.Module:
+    """A convolution that keeps the picture's size, without the bias that batch norm would take away again."""
+    conv = nn.Conv2d(fan_in, fan_out, size, padding=size // 2, bias=False)
+    return stack(conv=conv, norm=nn.BatchNorm2d(fan_out), act=nn.ReLU())
+
+
 def he_start(network: nn.Module) -> nn.Module:
     """Kernels from N(0, 2 / fan-out), so that ReLUs keep the size of gradients (He et al. 2015, section 2.2)."""
     for module in network.modules():
@@ -249,6 +273,48 @@ class Inception(nn.Module):
             self.pp(F.max_pool2d(features, 3, 1, 1)),
         )
         return F.relu(torch.cat(branches, 1))
+
+
+class SmallInception(nn.Module):
+    """Four branches as in ``Inception``, with batch norm, and two 3×3 convolutions for each 5×5.
+
+    Source: Szegedy et al. 2016, figure 5, arXiv:1512.00567, for the two.
+    """
+
+    def __init__(self, fan_in: int, one: int, three_in: int, three: int, five_in: int, five: int, pooled: int) -> None:
+        super().__init__()
+        self.one = conv_norm_relu(fan_in, one, 1)
+        self.three = nn.Sequential(conv_norm_relu(fan_in, three_in, 1), conv_norm_relu(three_in, three, 3))
+        self.five = nn.Sequential(
+            conv_norm_relu(fan_in, five_in, 1), conv_norm_relu(five_in, five, 3), conv_norm_relu(five, five, 3)
+        )
+        self.pooled = nn.Sequential(nn.MaxPool2d(3, 1, 1), conv_norm_relu(fan_in, pooled, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, H, W) → (B, one + three + five + pooled, H, W)."""
+        return torch.cat([branch(features) for branch in (self.one, self.three, self.five, self.pooled)], 1)
+
+
+def googlenet_small(image_shape: Shape, num_classes: int) -> nn.Module:
+    """The nine inception modules of Szegedy et al. 2015, table 1, behind one 3×3 convolution to 192 channels."""
+    network = stack(
+        stem=conv_norm_relu(image_shape[0], 192, 3),
+        inc3a=SmallInception(192, 64, 96, 128, 16, 32, 32),
+        inc3b=SmallInception(256, 128, 128, 192, 32, 96, 64),
+        pool3=nn.MaxPool2d(3, 2, 1),
+        inc4a=SmallInception(480, 192, 96, 208, 16, 48, 64),
+        inc4b=SmallInception(512, 160, 112, 224, 24, 64, 64),
+        inc4c=SmallInception(512, 128, 128, 256, 24, 64, 64),
+        inc4d=SmallInception(512, 112, 144, 288, 32, 64, 64),
+        inc4e=SmallInception(528, 256, 160, 320, 32, 128, 128),
+        pool4=nn.MaxPool2d(3, 2, 1),
+        inc5a=SmallInception(832, 256, 160, 320, 32, 128, 128),
+        inc5b=SmallInception(832, 384, 192, 384, 48, 128, 128),
+        pool5=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        head=nn.Linear(1024, num_classes),
+    )
+    return he_start(network)
 
 
 def googlenet() -> nn.Module:

@@ -194,6 +194,22 @@ def vgg16_bn(image_shape: Shape, num_classes: int) -> nn.Module:
     return architectures.vgg16_bn(image_shape, num_classes)
 
 
+@network(family="vgg", min_size=16)
+def vgg19_bn(image_shape: Shape, num_classes: int) -> nn.Module:
+    """VGG-19 with batch norm, a mean over positions for the last pool and one linear layer, for small images."""
+    from bench.zoo import architectures
+
+    return architectures.vgg19_bn(image_shape, num_classes)
+
+
+@network(family="googlenet", min_size=8)
+def googlenet_small(image_shape: Shape, num_classes: int) -> nn.Module:
+    """GoogLeNet with batch norm and a 3×3 stem, two 3×3 convolutions for each 5×5, for small images."""
+    from bench.zoo import architectures
+
+    return architectures.googlenet_small(image_shape, num_classes)
+
+
 @network(family="resnet", min_size=4)
 def resnet_mini(image_shape: Shape, num_classes: int) -> nn.Module:
     """Three residual blocks of 20, 40 and 80 channels: a small referee of another family than cnn."""

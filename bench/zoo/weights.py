@@ -25,6 +25,7 @@ from bench.zoo.networks import Shape, from_torchvision, network_card, private_ra
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bench.zoo.architectures import Normalised
     from bench.zoo.classifier import Classifier
 
 Stored = Mapping[str, "Tensor"]
@@ -147,6 +148,30 @@ def load_public(name: str, root: Path | None = None) -> Classifier:
         network = card.read(_stored(card, root)) if card.read else _tagged(card, root)
     normalised = Normalised(network, card.mean, card.std)
     return wrap(normalised, name=name, num_classes=card.num_classes, image_shape=card.image_shape)
+
+
+def start_from_public(normalised: Normalised, name: str, image_shape: Shape, root: Path | None = None) -> None:
+    """Give an untrained network public weights, with the normalisation that they were trained with.
+
+    Args:
+        image_shape: (C, H, W) that the network takes.
+        root: as for ``load_public``.
+
+    Raises:
+        SetupError: they are of another architecture, or for images of another shape; or as for ``load_public``.
+        Unsupported: as for ``load_public``.
+    """
+    import torch
+
+    card = public_card(name)
+    if card.image_shape != image_shape:
+        raise SetupError(
+            f"{name} takes images of shape {card.image_shape}, a network for {image_shape} cannot start from it",
+            "name public weights for images of this shape, or train the start: start: {method: sgd, epochs: …}",
+        )
+    fill(normalised.inner, load_public(name, root).network.state_dict(), name)
+    for own, public in ((normalised.mean, card.mean), (normalised.std, card.std)):
+        own.copy_(torch.tensor(public).view_as(own))
 
 
 def linear_probe(features: Tensor, labels: Tensor, test_features: Tensor, test_labels: Tensor) -> float:

@@ -19,6 +19,10 @@ def task_for(model, images, budget=1):
         images=images,
         clean=clean,
         clean_labels=torch.zeros(0, dtype=torch.int64),
+        known=clean,
+        known_attacked=torch.zeros(0, dtype=torch.bool),
+        known_originals=torch.zeros(0, dtype=torch.int64),
+        known_labels=torch.zeros(0, dtype=torch.int64),
     )
 
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.contract import ROLES, TRACKS, MetricCard, ShapeError, Undefined
+from bench.contract import ROLES, TIMED_UNITS, TRACKS, MetricCard, ShapeError, Undefined
+from bench.gating import ControllingModule, attach
 
 STEMS = sorted(path.stem for path in (Path(__file__).parents[2] / "metrics").glob("[!_]*.py"))
 N, M, K, D = 48, 44, 7, 5  # images, reference images, classes, features
@@ -30,14 +31,16 @@ def roles_of(function):
     return [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
 
 
-# what a network or a cell costs does not depend on images
-OF_IMAGES = [stem for stem in STEMS if not set(roles_of(load(stem)[0])) <= WHOLE]
+# what a network or a cell costs does not depend on images, and time is never the same
+OF_IMAGES = [
+    stem for stem in STEMS if not set(roles_of(load(stem)[0])) <= WHOLE and load(stem)[1].unit not in TIMED_UNITS
+]
 
 
 class LinearTarget:
     """A subject with linear logits, as far as metrics look at one."""
 
-    image_shape = (2, 12, 12)
+    image_shape, num_classes = (2, 12, 12), K
 
     def __init__(self):
         weights = torch.linspace(-1, 1, K * 2 * 12 * 12).sin().view(K, -1)
@@ -52,7 +55,27 @@ class LinearTarget:
         return images
 
 
-TARGET = LinearTarget()
+class GatedTarget(LinearTarget):
+    """The same, behind a convolution with gates."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            convs = torch.nn.Sequential(torch.nn.Conv2d(2, 6, 1), torch.nn.Conv2d(6, 2, 3, padding=1), self.network)
+            layers = attach(convs, lambda path, conv: ControllingModule(conv.in_channels, conv.out_channels))
+        self.network = convs.eval().requires_grad_(False)
+        gate, grey = layers["1"].gate, convs[0](torch.full((1, 2, 1, 1), 0.5))[0, :, 0, 0]
+        gate.reduce.weight.copy_(100 * grey)  # from here: one filter for bright images, the other for dark ones
+        gate.reduce.bias.copy_(10 - gate.reduce.weight @ grey)
+        gate.expand.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        gate.expand.bias.copy_(torch.tensor([-10.0, 10.0]))
+
+
+TARGET, GATED_TARGET = LinearTarget(), GatedTarget()
+GATED_STEMS = {
+    stem for stem in STEMS if stem.startswith(("gmacs_", "skip_", "mask_", "path_", "dynamic_", "silencing_"))
+}
 COST = {"wall_s": 3.0, "gpu_s": None, "gpu_peak_mib": 2.0, "forward_passes": 6, "backward_passes": 4, "n_images": 2}
 
 
@@ -100,6 +123,7 @@ def toys(function, seed, count=N):
         "activation": lambda: normal(count),
         "scores": lambda: normal(count),
         "attacked": lambda: torch.arange(count) % 2 == 0,
+        "noisy": lambda: torch.arange(count) % 4 == 1,
         "maps": lambda: normal(count, 12, 12),
         "inception_features": lambda: normal(count, D),
         "real_inception_features": lambda: normal(reference, D),
@@ -107,7 +131,7 @@ def toys(function, seed, count=N):
         "real_dinov2_features": lambda: normal(reference, D),
         "randomised_maps": lambda: normal(count, 12, 12),
         "wanted_distribution": lambda: normal(count, K).softmax(1),
-        "target": lambda: TARGET,
+        "target": lambda: GATED_TARGET if function.__name__ in GATED_STEMS else TARGET,
         "cost": lambda: COST,
         "lpips_alex": lambda: lpips,
         "lpips_vgg": lambda: lpips,
@@ -220,7 +244,7 @@ def test_inputs_and_the_global_generator_are_left_as_found(stem):
         (stem, role)
         for stem in STEMS
         for role in roles_of(load(stem)[0])
-        if role not in WHOLE | {"attacked", "latent_groups"} and not role.endswith("labels")
+        if role not in WHOLE | {"attacked", "noisy", "latent_groups"} and not role.endswith("labels")
     ],
 )
 def test_a_nan_anywhere_is_refused(stem, role):

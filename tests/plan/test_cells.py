@@ -86,8 +86,36 @@ def test_needs_stand_before_what_needs_them(plan: Plan):
 def test_a_detector_faces_the_very_cell_of_the_adversarial_track(plan: Plan):
     attack = find(plan, "adversarial", "pgd")
     detection = find(plan, "detection", "max_softmax")
-    assert detection.attack_key == attack.key and attack.wanted
-    assert detection.images == 2 * attack.images
+    assert detection.attack_key == detection.known_attack_key == attack.key and attack.wanted
+    assert attack.images == 10 and detection.images == 3 * 5, "half of the pictures, each clean, noisy and attacked"
+
+
+def test_a_detector_that_learned_from_another_attack_needs_both(tmp_path: Path, plan: Plan):
+    block = {**tiny.SUITE["tracks"]["detection"], "conditions": ["fgsm_linf_51_255_after_pgd_linf_51_255"]}
+    detection = tiny.find(tiny.plan_of(tmp_path, tracks={**tiny.SUITE["tracks"], "detection": block}), "detection")
+    faced, known = (find(plan, "adversarial", name).key for name in ("fgsm", "pgd"))
+    assert (detection.attack_key, detection.known_attack_key) == (faced, known)
+    assert {faced, known} <= set(detection.needs)
+
+
+@pytest.mark.parametrize(
+    ("faced", "known", "judged", "learned"), [(7, 7, 4, 3), (1, 1, 1, 0), (10, 4, 5, 4), (4, 10, 2, 2)]
+)
+def test_a_detector_is_asked_before_the_run_with_as_much_as_there_can_be(
+    tmp_path: Path, faced: int, known: int, judged: int, learned: int
+):
+    registry.add_plugin(ROOT / "tests" / "execute" / "planted_detector.py")
+    blocks = [
+        {"conditions": ["linf_51_255"], "methods": [name], "images": images, "budget": 90, "references": 20}
+        for name, images in (("fgsm", faced), ("pgd", known))
+    ]
+    counting = {"name": "planted_detector", "variant": "counts", "settings": {"what": "counts"}}
+    condition = "fgsm_linf_51_255_after_pgd_linf_51_255"
+    detection = {"conditions": [condition], "methods": [counting], "images": 50, "budget": 9, "references": 30}
+    plan = tiny.plan_of(tmp_path, tracks={"adversarial": blocks, "detection": detection})
+    cell = tiny.find(plan, "detection", "planted_detector", "counts")
+    assert cell.images == 3 * judged
+    assert cell.skip == ("skipped", f"{3 * judged} to judge, 30 clean, {3 * learned} known")
 
 
 def test_an_attack_that_no_track_asks_for_is_planned_for_the_detector_alone(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 
 from bench.contract import Bound, SetupError
 from bench.execute.runner import index_of
-from bench.plan.suite import SubjectName, Suite, load_suite, split_attack, suite_names, suite_summary
+from bench.plan.suite import SubjectName, Suite, load_suite, split_attack, split_attacks, suite_names, suite_summary
 from bench.record import board_name
 from tests.execute import tiny
 
@@ -82,10 +82,30 @@ def test_a_detectors_condition_is_an_attack_and_its_bound(condition: str, attack
     assert Bound.parse(bound).size > 0
 
 
-@pytest.mark.parametrize("condition", ["pgd", "linf_8_255", "pgd_linf_8", "pgd_linf_8_0", ""])
+def test_a_detectors_condition_may_name_the_attack_that_it_learned_from():
+    pgd, fgsm = ("pgd", "linf_8_255"), ("fgsm", "none")
+    assert split_attacks("pgd_linf_8_255") == (pgd, pgd)
+    assert split_attacks("fgsm_none_after_pgd_linf_8_255") == (fgsm, pgd)
+    assert split_attacks("pgd_linf_8_255_after_fgsm_none") == (pgd, fgsm)
+    assert split_attacks("pgd_linf_8_255_after_pgd_l2_1_2") == (pgd, ("pgd", "l2_1_2"))
+
+
+def test_a_detectors_condition_that_names_one_attack_twice_is_refused():
+    with pytest.raises(SetupError, match=r"names one attack twice\n  write pgd_none"):
+        split_attacks("pgd_none_after_pgd_none")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        *("pgd", "linf_8_255", "pgd_linf_8", "pgd_linf_8_0", ""),
+        *("pgd_none_after_", "_after_pgd_none", "pgd_none_after_pgd", "pgd_none_after_fgsm_none_after_bim_none"),
+        "pgd_none_after_pgdd_none",
+    ],
+)
 def test_a_detectors_condition_without_attack_or_bound_is_refused(condition: str):
     with pytest.raises(SetupError):
-        split_attack(condition)
+        split_attacks(condition)
 
 
 @pytest.mark.parametrize("name", suite_names())

@@ -47,6 +47,7 @@ EVERY_NAME = {
     "mnist",
     "nips17",
     "svhn",
+    "textures",
 }
 real_data = pytest.mark.skipif(
     not (Path(os.environ.get("GLASSBENCH_DATA", "")) / "mnist").is_dir(), reason="GLASSBENCH_DATA has no real files"
@@ -452,6 +453,20 @@ def test_imagenette_folders_have_imagenet_indices_in_sorted_order(tmp_path):
     )
 
 
+def test_a_texture_is_known_by_its_folder(tmp_path):
+    archive = zipped_pictures({f"{name}/x.png": random_bytes(256, 300, 3) for name in ("cracked", "banded")})
+    data = loaded("textures", tmp_path, written(tmp_path, {"images": ("x.zip", archive)}))
+    assert [data.card.class_names[label] for label in data.labels("test")] == ["banded", "cracked"]
+    middle = random_bytes(256, 300, 3)[16:240, 38:262].transpose(2, 0, 1)
+    assert np.array_equal(data.images("test")[0].numpy(), middle)
+
+
+def test_a_folder_that_is_no_texture_is_refused(tmp_path):
+    archive = zipped_pictures({"meshed/x.png": random_bytes(256, 256, 3)})
+    with pytest.raises(SetupError, match="'meshed' is not one of the textures"):
+        loaded("textures", tmp_path, written(tmp_path, {"images": ("x.zip", archive)})).labels("test")
+
+
 # ---- files that are missing or damaged -----------------------------------------------------------------------------
 
 
@@ -528,6 +543,7 @@ REAL_COUNTS = {
     "cifar10_jpeg75": {"train": 45000, "validation": 5000, "test": 10000},
     "imagenette": {"train": 1000, "test": 1500},
     "nips17": {"test": 1000},
+    "textures": {"test": 200},
 }
 
 

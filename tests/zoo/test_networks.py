@@ -18,6 +18,7 @@ from bench.zoo.architectures import (
     Normalised,
     PaddedShortcut,
     PostNormBlock,
+    SmallInception,
     mobilenet_v2_tensorflow,
     without_batch_norm,
 )
@@ -174,6 +175,44 @@ def test_every_network_becomes_a_subject_with_taps(name, image_shape):
 )
 def test_networks_have_the_published_number_of_parameters(name, millions):
     assert parameters(built(name)) == pytest.approx(millions * 1e6, abs=0.005e6)
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions", "filters", "kernels", "multiply_adds"),
+    [  # path bits are filters without the stem's: 5440 and 7712 [derived, spec of decoupling, table 2.4]
+        ("vgg19_bn", 16, 5440 + 64, 20.0e6, 398.1e6),
+        ("googlenet_small", 1 + 9 * 7, 7712 + 192, 6.13e6, 1522e6),
+    ],
+)
+def test_networks_of_the_decoupling_specification_have_its_sizes(name, convolutions, filters, kernels, multiply_adds):
+    network, spent = built(name).eval(), []
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, _, out: spent.append(layer.weight.numel() * out[0, 0].numel()))
+    network(drawn(1, *COLOUR))
+    assert (len(layers), sum(layer.out_channels for layer in layers)) == (convolutions, filters)
+    assert sum(layer.weight.numel() for layer in layers) == pytest.approx(kernels, rel=1e-3)
+    assert sum(spent) + parameters(network.inner.head) == pytest.approx(multiply_adds, rel=2e-4)
+
+
+def test_the_small_googlenet_has_the_output_widths_of_the_large_one():
+    network = subject("googlenet_small", COLOUR)
+    widths = {"inc3a": 256, "inc3b": 480, "inc4a": 512, "inc4b": 512, "inc4c": 512, "inc4d": 528, "inc4e": 832}
+    sizes = {"inc3": 32, "inc4": 16, "inc5": 8}
+    widths |= {"inc5a": 832, "inc5b": 1024}  # Szegedy et al. 2015, table 1
+    seen = network.observe(drawn(1, *COLOUR), tuple(widths)).features
+    for tap, width in widths.items():
+        assert seen[tap].shape == (1, width, sizes[tap[:4]], sizes[tap[:4]])
+
+
+def test_the_small_googlenets_branches_are_joined_and_their_last_is_pooled_first():
+    module = SmallInception(3, 1, 2, 4, 2, 5, 6).eval()
+    features = drawn(2, 3, 6, 6)
+    pooled = module.pooled[1](F.max_pool2d(features, 3, 1, padding=1))
+    branches = [module.one(features), module.three(features), module.five(features), pooled]
+    torch.testing.assert_close(module(features), torch.cat(branches, 1))
+    assert [branch.shape[1] for branch in branches] == [1, 4, 5, 6]
+    assert all((branch >= 0).all() for branch in branches)
 
 
 def test_mlp_and_cnn_have_the_layers_of_the_specification():

@@ -31,10 +31,22 @@ SPLIT_OF_FOLDER = {
     "validation": "validation",
     "test": "test",
 }
+TEXTURES = (
+    "banded",
+    "blotchy",
+    "braided",
+    "bubbly",
+    "bumpy",
+    "chequered",
+    "cobwebbed",
+    "cracked",
+    "crosshatched",
+    "crystalline",
+)
 LARGEST_VALIDATION = 10_000  # 10 % of the training part, but never more
 
 
-# ---- the two with files of their own -------------------------------------------------------------------------------
+# ---- those with files of their own ---------------------------------------------------------------------------------
 
 
 @dataset(
@@ -115,6 +127,49 @@ def nips17(card: DatasetCard, root: Path | None) -> Dataset:
         return _pictures(found.path("images"), names, np.array([label_of[Path(name).stem] for name in names]))
 
     return Dataset(card, {"test": test})
+
+
+@dataset(
+    DatasetCard(
+        name="textures",
+        description="200 pictures of ten textures, of Describable Textures (Cimpoi et al. 2014, arXiv:1311.3618)",
+        image_shape=SHAPE_224,
+        num_classes=10,
+        class_names=TEXTURES,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        augment="none",
+        licence="research use",
+        exact=False,
+        notes="20 of each of the first ten of 47 textures, re-encoded as JPEG quality 90, shorter side at most 256;"
+        " brought to 256, then the middle 224 × 224. The whole set is its authors'",
+        layouts=(
+            {
+                "images": DataFile(
+                    path="textures/dtd10x20_short256_q90.zip",
+                    checksum="sha256:96c152eb7317ba282a5752cdc00f914b3b275e1630dcba2b4250d1311597e822",
+                ),
+            },
+        ),
+    )
+)
+def textures(card: DatasetCard, root: Path | None) -> Dataset:
+    """Test images only: concepts to look for in networks trained on something else."""
+    found = locate(card, root)
+
+    def test() -> Pictures:
+        names = list_pictures(found.path("images"))
+        labels = np.array([_texture(name, found.path("images")) for name in names])
+        return _pictures(found.path("images"), names, labels, EvalTransform())
+
+    return Dataset(card, {"test": test})
+
+
+def _texture(name: str, source: Path) -> int:
+    folder = name.split("/")[0]
+    if folder not in TEXTURES:
+        raise SetupError(f"{source}: {folder!r} is not one of the textures", f"there are: {', '.join(TEXTURES)}")
+    return TEXTURES.index(folder)
 
 
 def _pictures(

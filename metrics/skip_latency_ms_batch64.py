@@ -1,0 +1,35 @@
+"""How long 64 images take when filters that are off are skipped."""
+
+import torch
+from torch import Tensor
+
+from bench.contract import Classifier, Undefined, metric
+from metrics._skipping import median_ms
+
+
+@metric(unit="ms", better="lower", per="set", bounds=(0.0, None), tracks=("training",), resample="none", decimals=3)
+def skip_latency_ms_batch64(*, real: Tensor, target: Classifier, repeats: int = 100) -> Tensor | Undefined:
+    """Median milliseconds of a forward pass with 64 images in skip mode, gates included.
+
+    A batch is computed layer by layer, images of one path together. Measured when the reading is taken. Ten untimed
+    passes come first; fewer repeats, at least ten, where all that takes turns takes more than twenty seconds. The bare
+    network without normalisation, float32, with the cell's number of threads.
+    Source: Li et al. 2020 (arXiv:1906.01166) claim acceleration; how they measured is not known, this way is ours.
+    Beware: it is the time of this machine, see `latency_ms_batch64`. Of 64 images hardly two share a path, so that
+    grouping by path gains little. Static masks go the same way; pruned for good they would be faster.
+
+    Args:
+        real: (N, C, H, W) test images, intensities in [0, 1]: gates depend on the input, so each turn takes other ones.
+        target: the trained network as a subject.
+        repeats: turns that count.
+
+    Returns:
+        () float64 milliseconds; ``Undefined`` for a network without gates, and for one that is too slow for ten turns
+        in two minutes.
+
+    Raises:
+        ShapeError: ``real`` is not such images.
+        Unsupported: the network cannot be traced, which folding needs.
+    """
+    times = median_ms(real, target, 64, repeats)
+    return times if isinstance(times, Undefined) else torch.tensor(times["skip"], dtype=torch.float64)
