@@ -218,7 +218,7 @@ def test_a_salience_gate_scales_by_the_saliencies_that_win():
 
 
 def test_losses_of_one_layer_are_those_by_hand():
-    gates, pooled = torch.rand(6, 10, dtype=torch.float64), torch.randn(6, 10, dtype=torch.float64)
+    gates = torch.rand(6, 10, dtype=torch.float64)
     head, labels = torch.randn(4, 10, dtype=torch.float64), torch.tensor([0, 3, 1, 1, 2, 0])
     by_hand = 0.0
     for a, y in zip(gates.tolist(), labels.tolist(), strict=True):
