@@ -13,12 +13,12 @@ from bench.gating.layers import (
     Seen,
     edited,
     gated_layers,
-    skipping,
     straight_through,
     watched,
 )
 from bench.gating.multiply_adds import MultiplyAdds, multiply_adds
 from bench.gating.paths import Paths, paths_of
+from bench.gating.skip import skipping
 
 __all__ = [
     "ControllingModule",

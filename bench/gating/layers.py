@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from bench.contract import SetupError, ShapeError
 from bench.gating.gates import Gate, through
-from bench.gating.skip import Skip
 
 Edit = Callable[[Tensor], Tensor]  # (N, C) gate values → (N, C)
 
@@ -47,7 +46,7 @@ class GatedLayer(nn.Module):
         self.watch: Callable[[Seen], None] | None = None
         self.edit: Edit | None = None
         self.is_soft = False
-        self.skip: Skip | None = None
+        self.skip: Callable[[Tensor], Tensor] | None = None  # computes the layer instead, see ``bench.gating.skip``
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: nothing of the contexts that the network is in, which would never end for the copy."""
@@ -56,7 +55,7 @@ class GatedLayer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H', W'); while skipping, channels that are off may be missing on both sides."""
         if self.skip is not None:
-            return self.skip.run(features)
+            return self.skip(features)
         scores, gates = self.decide(self.squeezed(features))
         h: Tensor = self.act(self.norm(self.conv(features)))
         if self.watch is not None:
@@ -102,7 +101,7 @@ def watched(network: nn.Module) -> Iterator[dict[str, Seen]]:
     """Inside, each forward pass leaves here what every gated layer showed, with its graph where it has one."""
     seen: dict[str, Seen] = {}
     watches = {name: lambda shown, name=name: seen.__setitem__(name, shown) for name in gated_layers(network)}
-    with _changed(network, {name: {"watch": watch} for name, watch in watches.items()}):
+    with changed(network, {name: {"watch": watch} for name, watch in watches.items()}):
         yield seen
 
 
@@ -117,38 +116,19 @@ def edited(network: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
     for name in edits:
         if name not in layers:
             raise SetupError(f"the network has no gated layer {name!r}", f"it has: {', '.join(layers) or 'none'}")
-    with _changed(network, {name: {"edit": edit} for name, edit in edits.items()}):
+    with changed(network, {name: {"edit": edit} for name, edit in edits.items()}):
         yield
 
 
 @contextmanager
 def straight_through(network: nn.Module) -> Iterator[None]:
     """Inside, bits pass the gradient of the sigmoid of their scores on; their values are as before."""
-    with _changed(network, {name: {"is_soft": True} for name in gated_layers(network)}):
+    with changed(network, {name: {"is_soft": True} for name in gated_layers(network)}):
         yield
 
 
 @contextmanager
-def skipping(network: nn.Module) -> Iterator[None]:
-    """Inside, what is off is not computed. Logits are those of masking, to 1e-4, taps are not to be read.
-
-    One image at a time is cut to the filters that are on; a batch is computed path by path, layer by layer.
-
-    Raises:
-        SetupError: the network is in training mode or has no gates.
-    """
-    layers = require_gates(network)
-    if network.training or any(layer.training for layer in layers.values()):
-        raise SetupError("skip mode is for trained networks, this one is in training mode", "call eval() first")
-    skips = {layer: Skip.of(layer) for layer in layers.values()}
-    for layer, skip in skips.items():
-        skip.sources = [(skips[source] if source else None, channels) for source, channels in layer.sources]
-    with _changed(network, {name: {"skip": skips[layer]} for name, layer in layers.items()}):
-        yield
-
-
-@contextmanager
-def _changed(network: nn.Module, changes: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+def changed(network: nn.Module, changes: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
     """Inside, the layers named have these attributes; afterwards those that they had."""
     layers = gated_layers(network)
     before = [(layers[name], key, getattr(layers[name], key)) for name, new in changes.items() for key in new]

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from bench.gating.layers import GatedLayer
+from bench.contract import SetupError
+from bench.gating.layers import GatedLayer, changed, require_gates
+
+
+@contextmanager
+def skipping(network: nn.Module) -> Iterator[None]:
+    """Inside, what is off is not computed. Logits are those of masking, to 1e-4, taps are not to be read.
+
+    One image at a time is cut to the filters that are on; a batch is computed path by path, layer by layer.
+
+    Raises:
+        SetupError: the network is in training mode or has no gates.
+    """
+    layers = require_gates(network)
+    if network.training or any(layer.training for layer in layers.values()):
+        raise SetupError("skip mode is for trained networks, this one is in training mode", "call eval() first")
+    skips = {layer: Skip.of(layer) for layer in layers.values()}
+    for layer, skip in skips.items():
+        skip.sources = [(skips[source] if source else None, channels) for source, channels in layer.sources]
+    with changed(network, {name: {"skip": skips[layer].run} for name, layer in layers.items()}):
+        yield
 
 
 class Cut(NamedTuple):
@@ -35,6 +56,11 @@ class Skip:
 
     def __init__(self, layer: GatedLayer, weight: Tensor, bias: Tensor) -> None:
         self.layer, self.weight, self.bias = layer, weight, bias
+        # Looked up once: a module's parts and a tensor's length take a microsecond each, which a small layer feels.
+        self.gate, self.conv, self.act = layer.gate, layer.conv, layer.act
+        self.filters, self.channels = layer.conv.out_channels, layer.conv.in_channels
+        self.stride, self.padding, self.dilation = layer.conv.stride, layer.conv.padding, layer.conv.dilation
+        self.pads_zeros, self.rectifies = layer.conv.padding_mode == "zeros", isinstance(layer.act, nn.ReLU)
         self.sources: list[tuple[Skip | None, int]] = []
         self.on: Tensor | None = None  # of one image, or of fixed masks: (k,) places of the filters that are on
         self.bits: Tensor | None = None  # of a batch: (N, C_out) bool
@@ -52,21 +78,22 @@ class Skip:
 
     def run(self, features: Tensor) -> Tensor:
         """(N, C_in or those on, H, W) → (N, C_out or those on, H', W')."""
-        if len(features) and self._is_static():
+        images = features.shape[0]
+        if images and self._is_static():
             return self._masked(features)
         self.fixed = None
-        return self._alone(features) if len(features) == 1 else self._by_path(features)
+        return self._alone(features) if images == 1 else self._by_path(features)
 
     # -- one image: what a layer adds to its convolution counts in microseconds -----------------------------------
 
     def _alone(self, features: Tensor) -> Tensor:
-        layer, entering = self.layer, self._entering()
+        entering = self._entering()
         read = self._read(features, entering)
         gates: Tensor | None = None  # where they are more than the signs of the scores
-        if layer.gate.binary and layer.edit is None:
-            off = layer.gate.scores(read) <= 0
+        if self.gate.binary and self.layer.edit is None:
+            off = self.gate.scores(read) <= 0
         else:
-            gates = layer.decide(read)[1]
+            gates = self.layer.decide(read)[1]
             off = gates == 0
         cut = self._cut(off[0].logical_not_().nonzero().view(-1), entering)
         h = self._convolved(features, cut.weight, cut.bias)
@@ -100,12 +127,13 @@ class Skip:
 
     def _handed_on(self, h: Tensor, on: Tensor) -> Tensor:
         """The channels that are on; all of them, with zeros for the others, to a batch and to an addition."""
-        self.on = on if len(on) or not self.layer.hands_on else on.new_zeros(1)
-        if self.layer.hands_on and len(h) == 1:
-            return h if len(on) else h.new_zeros(1, 1, *h.shape[2:])
-        if len(on) == len(self.bias):
+        images, filters, height, width = h.shape
+        self.on = on if filters or not self.layer.hands_on else on.new_zeros(1)
+        if self.layer.hands_on and images == 1:
+            return h if filters else h.new_zeros(1, 1, height, width)
+        if filters == self.filters:
             return h
-        return h.new_zeros(len(h), len(self.bias), *h.shape[2:]).index_copy_(1, on, h)
+        return h.new_zeros(images, self.filters, height, width).index_copy_(1, on, h)
 
     # -- fixed masks: one path for all images -----------------------------------------------------------------------
 
@@ -118,18 +146,18 @@ class Skip:
         )
 
     def _is_fixed(self) -> bool:
-        return not self.layer.gate.looks and self.layer.edit is None
+        return not self.gate.looks and self.layer.edit is None
 
     def _masked(self, features: Tensor) -> Tensor:
         if self.fixed is None:
-            gates = self.layer.decide(features.new_zeros(1, self.weight.shape[1]))[1]
+            gates = self.layer.decide(features.new_zeros(1, self.channels))[1]
             self.fixed = self._cut(gates[0].nonzero().view(-1), self._entering()), gates
         cut, gates = self.fixed
-        self.bits = (gates != 0).expand(len(features), -1)
-        if len(features) > 1 and cut.entering is not None:
+        self.bits = (gates != 0).expand(features.shape[0], -1)
+        if features.shape[0] > 1 and cut.entering is not None:
             features = features.index_select(1, cut.entering)  # a batch arrives whole
         h = self._convolved(features, cut.weight, cut.bias)
-        return self._handed_on(h if self.layer.gate.binary else h * gates[:, cut.on, None, None], cut.on)
+        return self._handed_on(h if self.gate.binary else h * gates[:, cut.on, None, None], cut.on)
 
     # -- a batch ---------------------------------------------------------------------------------------------------
 
@@ -148,9 +176,9 @@ class Skip:
             if channels is not None:
                 part, weight = part.index_select(1, channels[path]), weight.index_select(1, channels[path])
             h = self._convolved(part, weight, self.bias.index_select(0, filters[path]))
-            rows = (images[:, None] * len(self.bias) + filters[path]).view(-1)
+            rows = (images[:, None] * self.filters + filters[path]).view(-1)
             out.view(-1, *h.shape[2:]).index_copy_(0, rows, h.flatten(0, 1))
-        return out if self.layer.gate.binary and self.layer.edit is None else out * gates[:, :, None, None]
+        return out if self.gate.binary and self.layer.edit is None else out * gates[:, :, None, None]
 
     def _entering_bits(self, images: int) -> Tensor | None:
         """(N, C_in) bool: which channels of the input are on; None where all may be."""
@@ -168,28 +196,28 @@ class Skip:
         if layer.reads_of:
             return layer.squeezed(features)
         read = features.mean((2, 3))
-        if entering is not None and len(entering) < self.weight.shape[1]:
-            read = read.new_zeros(1, self.weight.shape[1]).index_copy_(1, entering, read)
+        if entering is not None and entering.shape[0] < self.channels:
+            read = read.new_zeros(1, self.channels).index_copy_(1, entering, read)
         if layer.lends:
             layer.lent = read
         return read
 
     def _convolved(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if not len(bias):
-            return features.new_zeros(len(features), 0, *self._size(features))
-        conv, act = self.layer.conv, self.layer.act
-        if not weight.shape[1]:  # nothing enters: what is left of the layer is its bias
-            h = bias[None, :, None, None].repeat(len(features), 1, *self._size(features))
-        elif conv.padding_mode == "zeros":
-            h = F.conv2d(features, weight, bias, conv.stride, conv.padding, conv.dilation)
+        filters, channels = weight.shape[:2]
+        if not filters:
+            return features.new_zeros(features.shape[0], 0, *self._size(features))
+        if not channels:  # nothing enters: what is left of the layer is its bias
+            h = bias[None, :, None, None].repeat(features.shape[0], 1, *self._size(features))
+        elif self.pads_zeros:
+            h = F.conv2d(features, weight, bias, self.stride, self.padding, self.dilation)
         else:
-            h = F.conv2d(_padded(features, conv), weight, bias, conv.stride, 0, conv.dilation)
-        result: Tensor = F.relu_(h) if isinstance(act, nn.ReLU) else act(h)
+            h = F.conv2d(_padded(features, self.conv), weight, bias, self.stride, 0, self.dilation)
+        result: Tensor = F.relu_(h) if self.rectifies else self.act(h)
         return result
 
     def _size(self, features: Tensor) -> tuple[int, int]:
         """Height and width of the output."""
-        conv = self.layer.conv
+        conv = self.conv
         probe = torch.empty(1, 1, *_padded(features[:1], conv).shape[2:], device="meta")
         kernel = torch.empty(1, 1, *conv.kernel_size, device="meta")
         height, width = F.conv2d(probe, kernel, None, conv.stride, _padding(conv), conv.dilation).shape[2:]

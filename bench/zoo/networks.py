@@ -226,6 +226,12 @@ def resnet18(image_shape: Shape, num_classes: int) -> nn.Module:
     return small_resnet(image_shape, num_classes, widths=(64, 128, 256, 512), blocks=2, projection=True)
 
 
+@network(family="resnet", min_size=32)
+def resnet18_224(image_shape: Shape, num_classes: int) -> nn.Module:
+    """ResNet-18 as torchvision has it, with the 7×7 stem and first pool of ImageNet."""
+    return _torchvision("resnet18", image_shape, num_classes)
+
+
 def _cifar_resnet(image_shape: Shape, num_classes: int, blocks: int) -> nn.Module:
     """He et al. 2016, section 4.2: widths 16, 32, 64 and shortcuts without parameters."""
     from bench.zoo.architectures import small_resnet
