@@ -414,7 +414,7 @@ def _check_condition(track: str, condition: str) -> None:
             if condition != "class" and not condition.startswith("channel_"):
                 raise SetupError(f"visualization has no condition {condition!r}", "write class, or channel_TAP")
         case "adversarial":
-            Bound.parse(condition)
+            _check_bound(condition)
         case "detection":
             split_attacks(condition)
 
@@ -439,8 +439,15 @@ def split_attack(text: str) -> tuple[str, str]:
             "write for example pgd_linf_8_255, or deepfool_none_after_pgd_linf_8_255",
         )
     registry.entry("method", f"adversarial/{match[1]}")
-    Bound.parse(match[2])
+    _check_bound(match[2])
     return match[1], match[2]
+
+
+def _check_bound(text: str) -> None:
+    """Intensities go from 0 to 1: a bound above is one of bytes, written without its 255."""
+    bound = Bound.parse(text)
+    if bound.norm == "linf" and bound.size > 1:
+        raise SetupError(f"bound {text!r} is {bound.size:g}, intensities go from 0 to 1", "write linf_8_255 for 8/255")
 
 
 def _judges(suite: Suite) -> set[str]:

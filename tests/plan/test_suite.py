@@ -132,3 +132,9 @@ def test_a_suite_may_rank_a_board_by_another_metric(tmp_path: Path):
 def test_a_ranking_metric_or_track_that_is_mistyped_is_refused(tmp_path: Path, primary: dict[str, str], complaint: str):
     with pytest.raises(SetupError, match=re.escape(complaint)):
         load(tmp_path, primary=primary)
+
+
+def test_a_bound_in_bytes_is_refused_with_the_way_to_write_it(tmp_path: Path):
+    tracks = {"adversarial": {"methods": ["fgsm"], "conditions": ["linf_8_1"]}}
+    with pytest.raises(SetupError, match=r"linf_8_1.*is 8.*\n.*linf_8_255"):
+        load(tmp_path, tracks=tracks)
