@@ -30,7 +30,7 @@ def write_page(boards: Boards, folder: Path, pictures: Sequence[Path] = ()) -> P
         if path.is_file()
     ]
     tracks = view.tracks(boards)
-    tables = [name for name in ("claims", *boards.wide) if (folder / f"{name}.csv").is_file()]
+    tables = [name for name in ("claims", "paths", *boards.wide) if (folder / f"{name}.csv").is_file()]
     page = template.render(
         board=boards.board,
         verdicts=verdicts(boards),
