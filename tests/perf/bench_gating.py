@@ -9,8 +9,8 @@ with batch norm folded, mask mode, skip mode. One thread, float32, 1 and 64 imag
   smaller networks takes less than a tenth of a millisecond, and deciding and gathering take as much as skipping saves.
 
 Without a bar: everything else, and which granularity would pay. In "settled" all images take one path, so that skip
-mode keeps the kernels that it has cut: what gates for a group of images, a class or a data set would have. Beside it one
-layer's convolution (a) dense, (b) with filters and input channels gathered, as skip mode does it, (c) with kernels
+mode keeps the kernels that it has cut: what gates for a group of images, a class or a data set would have. Beside it
+one layer's convolution (a) dense, (b) with filters and input channels gathered, as skip mode does it, (c) with kernels
 gathered beforehand, for shapes of the three networks. Exit status 1 when a bar is missed.
 """
 
