@@ -256,11 +256,22 @@ def test_random_sets_are_new_for_every_class_and_the_same_every_time(monkeypatch
     assert len(asked[0].unique(dim=0)) > 3 and not asked[0][:, 4:].any()
 
 
-@pytest.mark.parametrize(("followed", "dynamic"), [(0, False), (1, False), (2, True)])
-def test_without_enough_dynamic_filters_there_is_no_selectivity(followed, dynamic):
-    answer = silencing_selectivity(**roles(PlantedGate(followed)))
-    expected = Undefined("2, the last with gates, has fewer than 2 that depend on the image")
-    assert (answer != expected) if dynamic else (answer == expected)
+def test_without_a_dynamic_filter_there_is_no_selectivity():
+    answer = silencing_selectivity(**roles(PlantedGate(0)))
+    assert answer == Undefined("no gate of 2, the last with gates, depends on the image")
+
+
+@pytest.mark.parametrize(("followed", "size"), [(1, 1), (2, 2), (10, 2)])
+def test_a_fifth_is_silenced_or_as_many_as_depend_on_the_image(monkeypatch, followed, size):
+    asked = []
+
+    def counted(target, images, layer, sets):
+        asked.append(sets)
+        return torch.zeros(len(sets), len(images), dtype=torch.int64)
+
+    monkeypatch.setattr(module, "predictions_without", counted)
+    silencing_selectivity(**roles(PlantedGate(followed)))
+    assert (asked[0].sum(1) == size).all()
 
 
 # ---- the part of the network behind a layer ------------------------------------------------------------------------
