@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contract import SetupError
+from bench.gating.gates import ControllingModule, Gate
 from bench.gating.layers import GatedLayer, changed, require_gates
+
+PATHS_KEPT = 512  # of one layer, with their kernels
 
 
 @contextmanager
@@ -64,7 +67,9 @@ class Skip:
         self.sources: list[tuple[Skip | None, int]] = []
         self.on: Tensor | None = None  # of one image, or of fixed masks: (k,) places of the filters that are on
         self.bits: Tensor | None = None  # of a batch: (N, C_out) bool
-        self.latest: Cut | None = None  # neighbours in time, and all images behind fixed masks, may share it
+        self.score = _scorer(layer.gate)
+        self.path = b""  # of one image: its bits, for the layers that read its channels
+        self.cuts: dict[bytes, Cut] = {}  # by the bits that enter and those that leave: images share paths
         self.fixed: tuple[Cut, Tensor] | None = None  # behind fixed masks: what is left, and (1, C_out) gate values
 
     @classmethod
@@ -91,11 +96,11 @@ class Skip:
         read = self._read(features, entering)
         gates: Tensor | None = None  # where they are more than the signs of the scores
         if self.gate.binary and self.layer.edit is None:
-            off = self.gate.scores(read) <= 0
+            off = self.score(read) <= 0
         else:
             gates = self.layer.decide(read)[1]
             off = gates == 0
-        cut = self._cut(off[0].logical_not_().nonzero().view(-1), entering)
+        cut = self._cut(off, entering)
         h = self._convolved(features, cut.weight, cut.bias)
         return self._handed_on(h if gates is None else h * gates[:, cut.on, None, None], cut.on)
 
@@ -114,16 +119,21 @@ class Skip:
             first += channels
         return torch.cat(parts)
 
-    def _cut(self, on: Tensor, entering: Tensor | None) -> Cut:
-        """Those filters for those input channels; the latest once more where nothing has changed."""
-        latest = self.latest
-        if latest is not None and torch.equal(on, latest.on) and _are_equal(entering, latest.entering):
-            return latest
-        weight = self.weight.index_select(0, on)
-        if entering is not None:
-            weight = weight.index_select(1, entering)
-        self.latest = Cut(entering, on, weight, self.bias.index_select(0, on))
-        return self.latest
+    def _cut(self, off: Tensor, entering: Tensor | None) -> Cut:
+        """The filters that are not off, (1, C_out) bool, for the channels that enter; once for all images of a path."""
+        self.path = off.cpu().numpy().tobytes()
+        key = b"".join([self.path, *[source.path for source, _ in self.sources if source is not None]])
+        cut = self.cuts.get(key)
+        if cut is None:
+            on = off[0].logical_not().nonzero().view(-1)
+            weight = self.weight.index_select(0, on)
+            if entering is not None:
+                weight = weight.index_select(1, entering)
+            cut = Cut(entering, on, weight, self.bias.index_select(0, on))
+            if len(self.cuts) >= PATHS_KEPT:
+                self.cuts.clear()
+            self.cuts[key] = cut
+        return cut
 
     def _handed_on(self, h: Tensor, on: Tensor) -> Tensor:
         """The channels that are on; all of them, with zeros for the others, to a batch and to an addition."""
@@ -151,7 +161,7 @@ class Skip:
     def _masked(self, features: Tensor) -> Tensor:
         if self.fixed is None:
             gates = self.layer.decide(features.new_zeros(1, self.channels))[1]
-            self.fixed = self._cut(gates[0].nonzero().view(-1), self._entering()), gates
+            self.fixed = self._cut(gates == 0, self._entering()), gates
         cut, gates = self.fixed
         self.bits = (gates != 0).expand(features.shape[0], -1)
         if features.shape[0] > 1 and cut.entering is not None:
@@ -224,8 +234,12 @@ class Skip:
         return height, width
 
 
-def _are_equal(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is other or (one is not None and other is not None and torch.equal(one, other))
+def _scorer(gate: Gate) -> Callable[[Tensor], Tensor]:
+    """The gate's scores; those of a controlling module without the cost of calling its parts."""
+    if type(gate) is not ControllingModule:  # a subclass may score in another way
+        return gate.scores
+    (down, shift), (up, offset) = ((part.weight.t(), part.bias) for part in (gate.reduce, gate.expand))
+    return lambda squeezed: torch.addmm(offset, torch.addmm(shift, squeezed, down).relu_(), up)
 
 
 def _places(rows: Tensor) -> list[Tensor]:

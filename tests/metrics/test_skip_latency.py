@@ -26,6 +26,10 @@ EVERY = (
 WAYS = 4  # dense, folded, mask, skip
 
 
+class InParts(ControllingModule):
+    """Skip mode calls the parts of a subclass, so that a hook on one of them sees every pass."""
+
+
 def subject(gated=True):
     network = nn.Sequential(
         *(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU()),
@@ -33,7 +37,7 @@ def subject(gated=True):
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)),
     )
     if gated:
-        attach(network, lambda path, conv: ControllingModule(conv.in_channels, conv.out_channels))
+        attach(network, lambda path, conv: InParts(conv.in_channels, conv.out_channels))
     return Classifier(network, name="timed", image_shape=(1, 4, 4), num_classes=2, mean=[0.0], std=[1.0], taps={})
 
 
