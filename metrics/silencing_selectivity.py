@@ -6,7 +6,7 @@ from torch import Tensor
 from bench.contract import Classifier, Undefined, metric, seed_for
 from bench.gating import gated_layers, paths_of
 from bench.gating.silencing import class_filters, random_dynamic_filters
-from bench.gating.statistics import class_frequencies, gate_shares
+from bench.gating.statistics import ALWAYS_OFF, ALWAYS_ON, class_frequencies
 from bench.ops import check_axes, check_images
 from metrics._paths import TOO_FEW, halves, predictions_without
 from metrics._skipping import UNGATED
@@ -21,12 +21,12 @@ def silencing_selectivity(*, real: Tensor, labels: Tensor, target: Classifier) -
     """Accuracy lost on a class without its own filters − without those of another class; less the same by chance.
 
     s_i = mean over c ≠ y_i of [right without D(c)] − [right without D(y_i)], less the mean s_i of three draws of random
-    sets in place of the D. D(c) is the fifth of the last gated layer's filters with the largest f(c) − mean over the
-    other classes of f, where f(c) is how often a filter is on for class c. They are forced off for every image, all
-    else stays. f is of one half of the images, the other half is judged; both have equally many of each class, so that
-    the mean over images is mean over classes of drop(c) − mean drop of the others. Random sets are as large and of
-    filters that are on for 1 to 99 % of the images; where these are fewer than a fifth, as many as there are go. The
-    mean of random sets is 0 but for chance.
+    sets in place of the D. D(c) is a fifth of the last gated layer's filters, at most half of those that are on for 1
+    to 99 % of the images: of these, the ones with the largest f(c) − mean over the other classes of f, f(c) being how
+    often a filter is on for class c. They are forced off for every image, all else stays. f is of one half of the
+    images, the other half is judged; both have equally many of each class, so that the mean over images is the mean
+    over classes of drop(c) − mean drop of the others. Random sets are as large and of the same filters; their own mean
+    is 0 but for chance.
     Source: the definition is ours, for Li et al. 2020 (Interpretable Neural Network Decoupling, arXiv:1906.01166); the
     paper's own is not known.
     Beware: near 0 where classes have no filters of their own, and also where a layer has filters to spare, so that
@@ -41,7 +41,7 @@ def silencing_selectivity(*, real: Tensor, labels: Tensor, target: Classifier) -
 
     Returns:
         (N,) float64 in [−2, 2], NaN for images that are not judged; ``Undefined`` for a network without gates, for a
-        last layer with no gate that depends on the image, and with fewer than two classes of two
+        last layer with fewer than two gates that depend on the image, and with fewer than two classes of two
         images.
 
     Raises:
@@ -58,13 +58,15 @@ def silencing_selectivity(*, real: Tensor, labels: Tensor, target: Classifier) -
         return Undefined(TOO_FEW)
     layer, bits = list(paths_of(target, real[learned]).bits.items())[-1]
     classes, own = labels[learned].unique(return_inverse=True)  # of the judged as well: they have the same classes
-    dynamic = round(gate_shares(bits).dynamic * bits.shape[1])
-    size = min(max(1, round(SHARE * bits.shape[1])), dynamic)
+    rates = bits.double().mean(0)
+    dynamic = (rates <= ALWAYS_ON) & (rates >= ALWAYS_OFF)
+    size = min(max(1, round(SHARE * bits.shape[1])), int(dynamic.sum()) // 2)  # more could not differ between sets
     if not size:
-        return Undefined(f"no gate of {layer}, the last with gates, depends on the image")
+        return Undefined(f"fewer than two gates of {layer}, the last with gates, depend on the image")
     generator = torch.Generator().manual_seed(seed_for("silencing"))
-    chosen = class_filters(class_frequencies(bits, own, len(classes)), size)
-    drawn = random_dynamic_filters(bits.double().mean(0), size, DRAWS * len(classes), generator)
+    chosen = bits.new_zeros(len(classes), len(dynamic))
+    chosen[:, dynamic] = class_filters(class_frequencies(bits[:, dynamic], own, len(classes)), size)
+    drawn = random_dynamic_filters(rates, size, DRAWS * len(classes), generator)
     found = predictions_without(target, real[judged], layer, torch.cat([chosen, drawn]))
     right = (found == labels[judged]).double().view(1 + DRAWS, len(classes), len(judged))
     lost = _own_loss(right, own)  # (1 + DRAWS, n)

@@ -12,7 +12,8 @@ def skip_speedup_folded_batch1(*, real: Tensor, target: Classifier, repeats: int
 
     Both are measured in one run in turns on the same images, in `skip_latency_ms_batch1`'s way; above 1 time is saved.
     Source: Li et al. 2020 (arXiv:1906.01166) claim acceleration; how they measured is not known, this way is ours.
-    Beware: a property of this machine and number of threads. Without batch norm it is `skip_speedup_batch1`.
+    Beware: a property of this machine and number of threads, and of how many paths the images take: see
+    `skip_latency_ms_batch1`. Without batch norm it is `skip_speedup_batch1`.
 
     Args:
         real: (N, C, H, W) test images, intensities in [0, 1]: gates depend on the input, so each turn takes other ones.

@@ -100,7 +100,7 @@ def path_report(cell: Cell, lab: Lab, network: Normalised) -> dict[str, Any]:
         for layer, bits in seen.paths.bits.items()
         for line in say.complaints(layer, bits, seen.paths.scores[layer])
     ]
-    if not cell.settings.get("sparsity", 1) and not cell.settings.get("target_rate"):
+    if not cell.settings.get("sparsity", 1):
         warnings.append("no sparsity pressure: nothing asked for fewer filters")
     trial = _trial(cell, lab, model, known, names)
     for layer in chosen.values():

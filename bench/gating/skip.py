@@ -14,14 +14,16 @@ from bench.contract import SetupError
 from bench.gating.gates import ControllingModule, Gate
 from bench.gating.layers import GatedLayer, changed, require_gates
 
-PATHS_KEPT = 512  # of one layer, with their kernels
+KERNELS_KEPT = 2**24  # bytes of one layer: kernels cut for paths that have been seen
 
 
 @contextmanager
 def skipping(network: nn.Module) -> Iterator[None]:
-    """Inside, what is off is not computed. Logits are those of masking, to 1e-4, taps are not to be read.
+    """Inside, what is off is not computed. Logits are those of masking to 1e-4 (of the largest, where that
+    exceeds 1); taps are not to be read.
 
-    One image at a time is cut to the filters that are on; a batch is computed path by path, layer by layer.
+    One image at a time is cut to the filters that are on, and kernels cut for a path are kept for the next image on it;
+    a batch is computed path by path, layer by layer.
 
     Raises:
         SetupError: the network is in training mode or has no gates.
@@ -70,6 +72,7 @@ class Skip:
         self.score = _scorer(layer.gate)
         self.path = b""  # of one image: its bits, for the layers that read its channels
         self.cuts: dict[bytes, Cut] = {}  # by the bits that enter and those that leave: images share paths
+        self.most_cuts = max(1, KERNELS_KEPT // (weight.numel() * weight.element_size()))
         self.fixed: tuple[Cut, Tensor] | None = None  # behind fixed masks: what is left, and (1, C_out) gate values
 
     @classmethod
@@ -83,6 +86,10 @@ class Skip:
 
     def run(self, features: Tensor) -> Tensor:
         """(N, C_in or those on, H, W) → (N, C_out or those on, H', W')."""
+        if self.layer.watch is not None:
+            raise SetupError(
+                "what gates show cannot be watched while off filters are skipped", "watch without skipping"
+            )
         images = features.shape[0]
         if images and self._is_static():
             return self._masked(features)
@@ -130,7 +137,7 @@ class Skip:
             if entering is not None:
                 weight = weight.index_select(1, entering)
             cut = Cut(entering, on, weight, self.bias.index_select(0, on))
-            if len(self.cuts) >= PATHS_KEPT:
+            if len(self.cuts) >= self.most_cuts:
                 self.cuts.clear()
             self.cuts[key] = cut
         return cut

@@ -376,9 +376,9 @@ class _Planner:
         return pictures - pictures // 2, min(pictures // 2, known)
 
     def _attack(self, block: Block, subject: str, attack: str, bound: str, seed: int) -> str:
-        """The adversarial cell behind a detection condition: the suite's own where it has one."""
+        """The adversarial cell behind a detection condition: the suite's own, its default variant before others."""
         for other in self.suite.tracks.get("adversarial", ()):
-            for method in other.methods:
+            for method in sorted(other.methods, key=lambda method: method.variant != "default"):
                 if method.name == attack and bound in other.conditions and subject in (other.subjects or [subject]):
                     return self.testing("adversarial", other, subject, bound, method, seed, wanted=False)
         return self.testing("adversarial", block, subject, bound, MethodSpec(name=attack), seed, wanted=False)

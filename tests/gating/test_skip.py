@@ -241,3 +241,21 @@ def test_gates_put_on_twice_are_refused_and_the_first_stay():
         attach(network, moody)
     assert gated_layers(network) == layers
     assert network(pictures(1)).shape == (1, 5)
+
+
+def test_few_kernels_are_kept_however_many_paths_there_are(monkeypatch):
+    monkeypatch.setattr("bench.gating.skip.KERNELS_KEPT", 1)  # one path a layer
+    network, _ = gated("residual")
+    images = pictures(6)
+    masked = network(images)
+    with skipping(network):
+        alone = torch.cat([network(image[None]) for image in images])
+        kept = [len(layer.skip.__self__.cuts) for layer in gated_layers(network).values()]
+    assert_close(masked, alone)
+    assert kept == [1] * len(kept)
+
+
+def test_gates_cannot_be_watched_while_skipping():
+    network, _ = gated("residual")
+    with skipping(network), watched(network), pytest.raises(SetupError, match="watched while"):
+        network(pictures(1))

@@ -256,13 +256,14 @@ def test_random_sets_are_new_for_every_class_and_the_same_every_time(monkeypatch
     assert len(asked[0].unique(dim=0)) > 3 and not asked[0][:, 4:].any()
 
 
-def test_without_a_dynamic_filter_there_is_no_selectivity():
-    answer = silencing_selectivity(**roles(PlantedGate(0)))
-    assert answer == Undefined("no gate of 2, the last with gates, depends on the image")
+@pytest.mark.parametrize("followed", [0, 1])
+def test_without_two_dynamic_filters_there_is_no_selectivity(followed):
+    answer = silencing_selectivity(**roles(PlantedGate(followed)))
+    assert answer == Undefined("fewer than two gates of 2, the last with gates, depend on the image")
 
 
-@pytest.mark.parametrize(("followed", "size"), [(1, 1), (2, 2), (10, 2)])
-def test_a_fifth_is_silenced_or_as_many_as_depend_on_the_image(monkeypatch, followed, size):
+@pytest.mark.parametrize(("followed", "size"), [(2, 1), (3, 1), (4, 2), (8, 2)])
+def test_a_fifth_is_silenced_at_most_half_of_what_depends_on_the_image_and_nothing_else(monkeypatch, followed, size):
     asked = []
 
     def counted(target, images, layer, sets):
@@ -271,7 +272,7 @@ def test_a_fifth_is_silenced_or_as_many_as_depend_on_the_image(monkeypatch, foll
 
     monkeypatch.setattr(module, "predictions_without", counted)
     silencing_selectivity(**roles(PlantedGate(followed)))
-    assert (asked[0].sum(1) == size).all()
+    assert (asked[0].sum(1) == size).all() and not asked[0][:, followed:].any()
 
 
 # ---- the part of the network behind a layer ------------------------------------------------------------------------

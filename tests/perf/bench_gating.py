@@ -37,6 +37,7 @@ PAYS = {"resnet18": 0.7}  # from this on-rate down skip mode should be below the
 AGREE = 1e-4
 WARM_UP = 10
 BATCHES = (1, 64)
+PATHS = 4096  # more than turns: no image takes a path whose kernels have been cut before
 NETWORKS = {"resnet20": 32, "resnet56": 32, "resnet18": 32}
 SHAPES = ((16, 32), (32, 16), (64, 8), (64, 56), (128, 28), (256, 14), (512, 7))  # channels and pixels of a side
 Run = Callable[[Tensor], Tensor]
@@ -47,20 +48,21 @@ class Drawn(ControllingModule):
 
     def __init__(self, conv: nn.Conv2d, rate: float, paths: int) -> None:
         super().__init__(conv.in_channels, conv.out_channels)
-        order = torch.rand(paths, conv.out_channels).argsort(1).argsort(1).repeat(max(BATCHES) // paths, 1)
+        order = torch.rand(paths, conv.out_channels).argsort(1).argsort(1).repeat(max(1, max(BATCHES) // paths), 1)
         self.rows = torch.where(order < round(rate * conv.out_channels), 1.0, -1.0)
-        self.rows, self.next = self.rows.repeat(2, 1), 0  # a batch may begin at any of them
+        self.count, self.next = len(self.rows), 0
+        self.rows = self.rows.repeat(2, 1)  # a batch may begin at any of them
         self.expanding = torch.zeros_like(self.expand.weight).t()
 
     def scores(self, squeezed: Tensor) -> Tensor:
         """The rows instead of a bias."""
         hidden = F.relu(self.reduce(squeezed))
         end = self.next + squeezed.shape[0]
-        rows, self.next = self.rows[self.next : end], end % max(BATCHES)
+        rows, self.next = self.rows[self.next : end], end % self.count
         return torch.addmm(rows, hidden, self.expanding)
 
 
-def gated(name: str, rate: float, paths: int = max(BATCHES)) -> nn.Module:
+def gated(name: str, rate: float, paths: int = PATHS) -> nn.Module:
     """A network with random weights and gates of that rate, which images take in turns."""
     torch.manual_seed(0)
     side = NETWORKS[name]
