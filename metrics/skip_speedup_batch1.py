@@ -13,8 +13,8 @@ def skip_speedup_batch1(*, real: Tensor, target: Classifier, repeats: int = 100)
     Both are measured in one run in turns on the same images, in `skip_latency_ms_batch1`'s way; above 1 time is saved.
     Source: Li et al. 2020 (arXiv:1906.01166) claim acceleration; how they measured is not known, this way is ours.
     Beware: part of it is batch norm, which skip mode folds into the kernels and the dense network does not: see
-    `skip_speedup_folded_batch1`. A property of this machine and number of threads, too, and of how many paths images take:
-    see `skip_latency_ms_batch1`.
+    `skip_speedup_folded_batch1`. A property of this machine and number of threads, too, and of how many paths the
+    images take: see `skip_latency_ms_batch1`.
 
     Args:
         real: (N, C, H, W) test images, intensities in [0, 1]: gates depend on the input, so each turn takes other ones.
