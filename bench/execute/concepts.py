@@ -23,12 +23,19 @@ def concepts_of(model: Classifier, layers: Sequence[str], root: Path | None) -> 
 
     Returns:
         ``factors`` and ``textures``: see ``concept_report``, the latter without filters' maps, since textures have
-        labels alone; where they are not at hand it says why under "absent". ``rows``: lines of ``paths.csv``.
+        labels alone; where the pictures cannot be had, "absent" says why. ``rows``: lines of ``paths.csv``.
     """
-    count = PICTURES if max(model.image_shape) <= LARGE else FEWER_PICTURES
-    reports = {"factors": factor_report(model, layers, count), "textures": _textures(model, layers, root)}
+    reports = {"factors": _factors(model, layers), "textures": _textures(model, layers, root)}
     rows = [row for name, report in reports.items() if "absent" not in report for row in concept_rows(report, name)]
     return {**reports, "rows": rows}
+
+
+def _factors(model: Classifier, layers: Sequence[str]) -> dict[str, Any]:
+    count = PICTURES if max(model.image_shape) <= LARGE else FEWER_PICTURES
+    try:
+        return factor_report(model, layers, count)
+    except SetupError as error:  # images too small for shapes to differ
+        return _absent(error)
 
 
 def _textures(model: Classifier, layers: Sequence[str], root: Path | None) -> dict[str, Any]:
@@ -37,10 +44,14 @@ def _textures(model: Classifier, layers: Sequence[str], root: Path | None) -> di
         data = open_dataset("textures", root)
         images = data.images("test", transform=EvalTransform(size=side, crop_pct=1.0))
     except SetupError as error:
-        return {"absent": str(error).splitlines()[0]}
+        return _absent(error)
     device = next(model.network.parameters()).device
     images = images.to(device, torch.float32) / 255
     return label_report(model, images, data.labels("test").to(device), data.card.class_names or (), layers)
+
+
+def _absent(error: SetupError) -> dict[str, Any]:
+    return {"absent": str(error).splitlines()[0]}
 
 
 def concept_rows(report: dict[str, Any], pictures: str) -> Iterator[list[Any]]:

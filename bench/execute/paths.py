@@ -69,9 +69,11 @@ class _Rows:
 def path_report(cell: Cell, lab: Lab, network: Normalised) -> dict[str, Any]:
     """Everything in values of JSON; the same for the same network and images.
 
-    Numbers are of test images, and what is said of classes of those that the network gets right. Only which filters are
-    silenced, and what a path is fixed to, comes from training images: what is lost is read on others. Spec 6.3 also
-    compares with WordNet and with the dense network, which are not at hand here: confusions and shuffled bits stand in.
+    Numbers are of test images, and what is said of classes of those that the network gets right. Which filters of a
+    class are silenced, which are drawn at random, and the fixed paths come from training images: what is lost is read
+    on others. The control of the most active filters is chosen on the test images on which its loss is read, and a
+    swapped path is that of another test image. Spec 6.3 also compares with WordNet and with the dense network, which
+    are not at hand here: confusions and shuffled bits stand in.
 
     Args:
         network: trained, with gates; in eval mode and frozen afterwards.
@@ -95,10 +97,11 @@ def path_report(cell: Cell, lab: Lab, network: Normalised) -> dict[str, Any]:
         _layer_rows(rows, layer, seen, known, names)
     for layer in chosen.values():
         _chosen_rows(rows, layer, seen, known, len(names))
-    warnings = [
+    gates = {name: layer.gate for name, layer in gated_layers(model.network).items()}
+    warnings = say.static_masks(gates.values()) + [
         line
         for layer, bits in seen.paths.bits.items()
-        for line in say.complaints(layer, bits, seen.paths.scores[layer])
+        for line in say.complaints(layer, bits, seen.paths.scores[layer], gates[layer])
     ]
     if not cell.settings.get("sparsity", 1):
         warnings.append("no sparsity pressure: nothing asked for fewer filters")
@@ -107,7 +110,7 @@ def path_report(cell: Cell, lab: Lab, network: Normalised) -> dict[str, Any]:
         activations = _activations(trial, layer)
         for share in SHARES:
             _silencing_rows(rows, trial, layer, share, activations)
-    if all(layer.gate.binary for layer in gated_layers(model.network).values()):
+    if all(gate.binary for gate in gates.values()):
         _fixed_rows(rows, trial)
         _swap_rows(rows, trial)
     else:
@@ -185,7 +188,7 @@ def _layer_rows(rows: _Rows, layer: str, seen: _Looked, known: _Looked, names: S
     )
     for name, rates, images in zip(names[:CLASSES], right.values, right.counts.tolist(), strict=False):
         rows.add(layer, {"class_on_rate": rates.mean().item()}, images, name)
-    best = say.filter_selectivity(right).nan_to_num(0.0).topk(min(3, bits.shape[1]))
+    best = say.filter_selectivity(right).topk(min(3, bits.shape[1]))
     for value, number in zip(best.values.tolist(), best.indices.tolist(), strict=True):
         rows.add(layer, {"most_selective": value}, int(seen.right.sum()), f"filter {number}")
 

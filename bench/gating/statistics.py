@@ -6,6 +6,7 @@ one layer, **K** classes. Bits are (N, C) bool from test mode. Nothing here runs
 
 import math
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.contract import SetupError, ShapeError
+from bench.gating.gates import ControllingModule, Gate
 
 ALWAYS_ON, ALWAYS_OFF = 0.99, 0.01  # on-rates beyond which a gate does not depend on the image
 CLASS_PATH = 0.5  # a filter is on the path of a class when it is on for more than this share of its images
@@ -121,20 +123,31 @@ def score_sizes(scores: Tensor) -> Scores:
     return Scores(sizes.mean().item(), percentile, (sizes > FROZEN).double().mean().item())
 
 
-def complaints(layer: str, bits: Tensor, scores: Tensor) -> list[str]:
-    """Signs of collapse in a layer, one plain sentence each."""
+def complaints(layer: str, bits: Tensor, scores: Tensor, gate: Gate) -> list[str]:
+    """Signs of collapse in a layer, one plain sentence each.
+
+    That a static mask does not depend on the image is no such sign: ``static_masks`` says it once for the network. A
+    large score stops the gradient of a controlling module alone.
+    """
     shares, rate, frozen = gate_shares(bits), bits.double().mean().item(), score_sizes(scores).frozen
     static = shares.always_on + shares.always_off
     found = []
-    if shares.dynamic < FEWEST_DYNAMIC:
+    if gate.looks and shares.dynamic < FEWEST_DYNAMIC:
         found.append(f"{layer}: {shares.dynamic:.1%} of the gates depend on the image, nothing is decoupled")
-    elif static > MOST_STATIC:
+    elif gate.looks and static > MOST_STATIC:
         found.append(f"{layer}: {static:.1%} of the gates are the same for all images, which is ordinary pruning")
     if rate < FEWEST_ON:
         found.append(f"{layer}: {rate:.1%} of the gates are on, the layer is almost switched off")
-    if frozen > MOST_FROZEN:
+    if isinstance(gate, ControllingModule) and frozen > MOST_FROZEN:
         found.append(f"{layer}: {frozen:.1%} of the scores lie beyond {FROZEN:g}, these gates no longer learn")
     return found
+
+
+def static_masks(gates: Collection[Gate]) -> list[str]:
+    """One sentence on the layers of a network whose gates never look at the image; none where there are none."""
+    static = sum(not gate.looks for gate in gates)
+    masks = f"{static} of {len(gates)} gated layers have a static mask"
+    return [f"{masks}: the same filters for all images, nothing is decoupled"] if static else []
 
 
 # ---- paths of classes ----------------------------------------------------------------------------------------------

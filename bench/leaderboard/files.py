@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 
 from bench.leaderboard.boards import Boards
 from bench.leaderboard.lines import Sample
-from bench.leaderboard.paths import PATH_KINDS, PATHS
+from bench.leaderboard.paths import PATH_KINDS, PATH_MEASURES, PATHS
 from bench.leaderboard.schema import (
     BRIEF,
     CLAIM_KINDS,
@@ -117,14 +117,14 @@ def _decimals(sidecar: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _schema(boards: Boards) -> dict[str, Any]:
-    """Types and units of the columns, unit and direction of the metrics."""
+    """Types and units of the columns, unit and direction of the metrics, meaning of what paths are measured by."""
     schema = {
         "results": _described(COLUMNS),
         "board": wide_columns(["<metric>"]),
         "metrics": {track: list(side["metrics"]) for track, side in boards.sidecars.items()},
     }
     if boards.paths is not None:
-        schema["paths"] = _described(PATHS)
+        schema |= {"paths": _described(PATHS), "path_measures": PATH_MEASURES}
     if boards.claims is None:
         return schema
     return schema | {"claims": _described(tuple(one for one in CLAIMS + VERDICT_COLUMNS if one.name in boards.claims))}

@@ -9,8 +9,10 @@ from torch import nn
 from bench.execute import concepts
 from bench.execute.concepts import concepts_of
 from bench.gating import ControllingModule, attach, gated_layers
+from bench.leaderboard.paths import PATH_MEASURES
 from bench.zoo.classifier import Classifier
 from bench.zoo.datasets import EvalTransform
+from tests.execute.explaining import explanations
 
 
 @pytest.fixture
@@ -54,6 +56,21 @@ def test_textures_are_looked_at_where_they_are(model, monkeypatch):
     found = concepts_of(model, ["2"], None)["textures"]
     assert found["pictures"] == 6 and found["concepts"] == ["banded", "bumpy", "cracked"]
     assert set(found["layers"]["2"]) == {"gates"}
+
+
+def test_images_too_small_for_shapes_cost_the_factors_alone(model, monkeypatch):
+    monkeypatch.setattr(concepts, "open_dataset", lambda name, root: Textures())
+    model.image_shape = (1, 7, 16)
+    found = concepts_of(model, ["2"], None)
+    assert found["factors"] == {"absent": "factor pictures need sides of 8 pixels or more, got 7 × 16"}
+    assert found["textures"]["pictures"] == 6
+    assert {row[1] for row in found["rows"]} == {"concept_gates_significant", "concept_gate_phi"}
+
+
+def test_every_measure_of_concepts_is_explained_once_and_no_other_is(model):
+    found = {row[1]: explanations(row[1]) for row in concepts_of(model, ["2"], None)["rows"]}
+    assert {measure: keys for measure, keys in found.items() if len(keys) != 1} == {}
+    assert {key for keys in found.values() for key in keys} == {key for key in PATH_MEASURES if "concept" in key}
 
 
 def test_each_line_has_its_layer_and_the_number_of_the_report(model):

@@ -13,9 +13,11 @@ from torch import nn
 from bench.execute import paths
 from bench.execute.lab import Lab
 from bench.execute.path_pictures import _lines, draw_paths
-from bench.gating import ControllingModule, FixedGate, SalienceGate, attach, gated_layers
+from bench.gating import ControllingModule, FixedGate, Paths, SalienceGate, attach, gated_layers
+from bench.leaderboard.paths import PATH_MEASURES
 from bench.plan.cells import build_untrained
 from bench.zoo.datasets import dataset_card
+from tests.execute.explaining import explanations
 
 CELL = SimpleNamespace(dataset="digits", folder=None, track="training", subject="resnet_mini", seed=0, split="test")
 
@@ -76,6 +78,31 @@ def test_no_line_stands_twice(small):
     assert len(names) == len(set(names))
 
 
+def test_every_measure_is_explained_once_and_no_other_is(small):
+    found = {measure: explanations(measure) for _, measure, *_ in small.report["rows"]}
+    assert {measure: keys for measure, keys in found.items() if len(keys) != 1} == {}
+    grouped = {"group_contrast", "group_contrast_shuffled"}  # only where all classes are animals or vehicles
+    expected = {key for key in PATH_MEASURES if not key.startswith("concept")} - grouped
+    assert {key for keys in found.values() for key in keys} == expected
+
+
+def test_similarities_of_animals_and_vehicles_are_explained():
+    names, bits, labels = list(paths.KINDS), torch.eye(10).bool(), torch.arange(10)
+    looked = paths._Looked(Paths({"conv": bits}, {"conv": bits.float()}, torch.eye(10)), labels)
+    found = paths._similarities("conv", looked, names)
+    assert len(found) == 4 and all(explanations(measure) == [measure] for measure in found)
+
+
+def test_without_a_right_image_no_filter_is_said_to_be_selective():
+    bits, labels = torch.rand(12, 5, generator=torch.Generator().manual_seed(0)) < 0.5, torch.arange(12) % 3
+    wrong = torch.eye(3)[(labels + 1) % 3]
+    looked = paths._Looked(Paths({"conv": bits}, {"conv": bits.float() - 0.5}, wrong), labels)
+    rows = paths._Rows()
+    paths._layer_rows(rows, "conv", looked, looked, ["a", "b", "c"])
+    found = [(value, n) for _, measure, _, value, n in rows.lines if measure == "most_selective"]
+    assert found == [(None, 0)] * 3
+
+
 def test_every_class_keeps_its_row_even_without_a_right_image(small):
     report = small.report  # the network is untrained: it gets whole classes wrong
     layer = report["chosen"]["late"]
@@ -122,8 +149,9 @@ def test_controls_stand_beside_what_is_silenced(small):
 def test_a_static_mask_is_reported_as_one(small):
     network = with_gates(lambda name, conv: FixedGate(torch.arange(conv.out_channels) % 2 == 0))
     report = report_of(small.folder, network)
-    assert len(report["warnings"]) == len(gated_layers(network))
-    assert all("nothing is decoupled" in line for line in report["warnings"])
+    count = len(gated_layers(network))
+    (warning,) = report["warnings"]
+    assert warning.startswith(f"{count} of {count} gated layers have a static mask")
     layer = report["chosen"]["late"]
     assert values(report, layer, "dynamic")[""][0] == 0 and values(report, layer, "spread")[""][0] == 0
     assert values(report, layer, "silenced_20_random")[""] == (None, 0)  # no dynamic filter to draw from

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import jaccard_score, log_loss
 
 from bench.contract import SetupError, ShapeError
+from bench.gating import ControllingModule, FixedGate, SalienceGate
 from bench.gating import statistics as say
 
 
@@ -116,9 +117,28 @@ def test_score_sizes_are_those_of_numpy():
     ],
 )
 def test_collapse_is_said_in_words(rates, score, expected):
-    found = say.complaints("layer3", planted(300, rates), torch.full((300, 20), score))
+    found = say.complaints("layer3", planted(300, rates), torch.full((300, 20), score), ControllingModule(4, 20))
     assert len(found) == len(expected)
     assert all(line.startswith("layer3: ") and words in line for line, words in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("gate", [FixedGate(torch.ones(20)), SalienceGate(4, 20, keep=0.5)], ids=["mask", "salience"])
+def test_large_scores_stop_only_gates_whose_bits_are_learned(gate):
+    assert say.complaints("layer3", planted(300, [0.5] * 20), torch.full((300, 20), 6.0), gate) == []
+
+
+def test_of_a_static_mask_a_layer_says_only_that_it_is_almost_off():
+    on, off = torch.ones(9, 20).bool(), torch.zeros(9, 20).bool()
+    assert say.complaints("layer3", on, torch.ones(9, 20), FixedGate(on[0])) == []
+    (line,) = say.complaints("layer3", off, -torch.ones(9, 20), FixedGate(off[0]))
+    assert "almost switched off" in line
+
+
+def test_static_masks_are_counted_in_one_sentence():
+    mask, module = FixedGate(torch.ones(20)), ControllingModule(4, 20)
+    (line,) = say.static_masks([mask, module, mask])
+    assert line.startswith("2 of 3 gated layers have a static mask: the same filters for all images")
+    assert say.static_masks([module]) == []
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,15 @@ def test_without_notes_there_is_no_file_and_an_old_one_goes(tmp_path):
     assert "paths" not in json.loads((tmp_path / "schema.json").read_text())
 
 
+def test_the_schema_explains_measures_and_says_where(tmp_path):
+    write(boards_of([trained()]), tmp_path)
+    schema = json.loads((tmp_path / "schema.json").read_text())
+    assert schema["path_measures"]["on_rate"] == "share of the layer's gates that are on, mean over images; 0 to 1"
+    assert "path_measures" in schema["paths"]["measure"]["meaning"]
+    write(boards_of([trained(note=False)]), tmp_path)
+    assert "path_measures" not in json.loads((tmp_path / "schema.json").read_text())
+
+
 def test_a_note_of_a_fault_is_no_row():
     faulty, values = trained()
     faulty = faulty.model_copy(update={"notes": {"paths": {}, "paths_error": "ValueError: no"}})
