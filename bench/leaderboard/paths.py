@@ -48,15 +48,15 @@ PATH_MEASURES = {
     "filter_selectivity": "on-rate of a filter for the class that uses it most - mean on-rate over classes, mean over "
     "filters, of images classified correctly; 0 to 1",
     "most_selective": "that difference for the filter in group, one of the layer's three with the largest; 0 to 1",
-    "confusion_spearman": "rank correlation over pairs of classes: how alike their paths are, and how often the network "
-    "takes one for the other; -1 to 1",
-    "confusion_spearman_shuffled": "confusion_spearman after each gate's bits are dealt out anew among the images: what "
-    "comes from on-rates alone; -1 to 1",
+    "confusion_spearman": "rank correlation over pairs of classes: how alike their paths are, and how often the "
+    "network takes one for the other; -1 to 1",
+    "confusion_spearman_shuffled": "confusion_spearman after each gate's bits are dealt out anew among the images: "
+    "what comes from on-rates alone; -1 to 1",
     "group_contrast": "similarity (cosine) of the paths of two animals or two vehicles - of an animal and a vehicle, "
     "mean over pairs of classes; -2 to 2",
     "group_contrast_shuffled": "group_contrast after each gate's bits are dealt out anew among the images; -2 to 2",
-    "class_on_rate": "share of the layer's gates that are on for the correctly classified images of the class in group; "
-    "0 to 1",
+    "class_on_rate": "share of the layer's gates that are on for the correctly classified images of the class in "
+    "group; 0 to 1",
     # an early, a middle and the last layer
     "information_up_to": "information of the paths through this and all earlier layers together; 0 to "
     "log2(number of classes) bits",
@@ -75,8 +75,8 @@ PATH_MEASURES = {
     "ones, are off, mean over classes and draws; -1 to 1",
     "silenced_{percent}_active": "accuracy that classes lose when as many filters, those with the largest mean output "
     "on the same images, are off, mean over classes; -1 to 1",
-    "silenced_{percent}_above_all_random": "share of the classes whose selectivity by their own filters exceeds that by "
-    "each random set; 0 to 1",
+    "silenced_{percent}_above_all_random": "share of the classes whose selectivity by their own filters exceeds that "
+    "by each random set; 0 to 1",
     # paths that do not follow the image
     "subnetwork_own": "accuracy on the images of a class when all layers are fixed to the path of that class, of the "
     "class in group or mean over classes; 0 to 1",
@@ -92,8 +92,8 @@ PATH_MEASURES = {
     "its path in the layers in group; 0 to 1",
     "swap_away": "share of them whose predicted class changes at all; 0 to 1",
     # concepts; group is a concept, or the set of pictures (factors or textures) for all of its concepts
-    "concept_gates_significant": "pairs of a gate and a concept that go together or apart by Fisher's exact test, at 5 % "
-    "false discoveries; a count, 0 to n pairs tested",
+    "concept_gates_significant": "pairs of a gate and a concept that go together or apart by Fisher's exact test, at "
+    "5 % false discoveries; a count, 0 to n pairs tested",
     "concept_gate_phi": "largest correlation (phi) of one of the layer's gates with the presence of the concept in "
     "group; -1 to 1",
     "concept_detectors_{maps}": "filters whose most active places have an IoU above 0.04 with the pixels of a concept, "

@@ -19,7 +19,9 @@ from bench.plan.cells import build_untrained
 from bench.zoo.datasets import dataset_card
 from tests.execute.explaining import explanations
 
-CELL = SimpleNamespace(dataset="digits", folder=None, track="training", subject="resnet_mini", seed=0, split="test")
+CELL = SimpleNamespace(
+    dataset="digits", folder=None, track="training", subject="resnet_mini", seed=0, split="test", settings={}
+)
 
 
 def controlling(name, conv):
