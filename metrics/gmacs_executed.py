@@ -14,7 +14,7 @@ def gmacs_executed(*, real: Tensor, target: Classifier) -> Tensor:
     at the end of a residual block is dense. Bias, batch norm and pools count nothing, the classifier counts. A network
     without gates costs its dense count for every image.
     Source: the definition is ours, by Li et al. 2020 (Interpretable Neural Network Decoupling, arXiv:1906.01166), whose
-    own way of counting is not known.
+    own way to count is not known.
     Beware: it is not time, see `skip_speedup_batch1`. At most 1 000 images are looked at, evenly spread. Only
     convolutions and linear layers are counted, so that a dense network comes out below `gmacs_fvcore`, which also
     counts normalisation and attention.

@@ -287,12 +287,15 @@ def test_without_a_budget_a_method_says_why_not_or_spends_nothing(name: str, var
 
 # ---- training methods ----------------------------------------------------------------------------------------------
 
+# They go on with a trained network: from random weights without batch norm their default steps are too large.
+SMALLER_STEPS = {f"training/{stem}": {"step_size": 0.03} for stem in ("feature_boosting", "magnitude_pruning")}
+
 
 @cache
 def trained(name: str, seed: int = 0) -> SimpleNamespace:
     task = toys.toy_training_task(seed)
     inputs, state = {field: tensor.clone() for field, tensor in toys.tensors_of(task).items()}, global_state()
-    network = registry.make_method(name).train(task)
+    network = registry.make_method(name, "default", SMALLER_STEPS.get(name, {})).train(task)
     return SimpleNamespace(
         task=task,
         inputs=inputs,
