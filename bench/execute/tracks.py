@@ -259,7 +259,10 @@ def whole_task(cell: Cell, lab: Lab, model: Classifier) -> tuple[Task, dict[str,
 
 
 def training_images(cell: Cell, lab: Lab) -> dict[str, Any]:
-    """The training images that a method of the cell may look at, with their labels."""
+    """The training images that a method of the cell may look at, with their labels; a suite may allow none."""
+    if not cell.spec["references"]:  # some data sets have no training part
+        none = torch.empty(0, *lab.data(cell).card.image_shape, device=lab.device)
+        return {"references": none, "reference_labels": torch.empty(0, dtype=torch.int64, device=lab.device)}
     chosen = lab.data(cell).select("train", int(cell.spec["references"]))
     images, labels = lab.images(cell, "train", chosen), lab.labels(cell, "train", chosen)
     return {"references": images, "reference_labels": labels}

@@ -435,7 +435,7 @@ class _Planner:
         asked = {"real_images": ("test", self.suite.real_images)}
         if track not in ("inversion", "visualization"):
             asked = {"images": ("test", block.images)}
-        if track in LEARNING_TRACKS:
+        if track in LEARNING_TRACKS and (block.references or track != "adversarial"):  # most attacks look at none
             asked["references"] = ("train", block.references)
         for key, (split, count) in asked.items():
             try:

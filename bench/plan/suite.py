@@ -51,7 +51,7 @@ class Block(_Strict):
     budget: int = Field(default=200, ge=1)  # passes an image may cost, forward and backward together
     # classes or channels asked for, in turn; all of them when left out
     targets: list[int] | None = Field(default=None, min_length=1)
-    references: int = Field(default=200, ge=1)  # training images that a method may look at, where its track allows any
+    references: int = Field(default=200, ge=0)  # training images that a method may look at, where its track allows any
     batch_size: int | None = Field(default=None, ge=1)  # the suite's when left out
     timeout_s: float | None = Field(default=None, gt=0)
     metrics: list[str] | None = None  # all of the track when left out
