@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from bench.contract import BudgetExceeded, Diverged, SetupError, Skip, Unsupported
 from bench.execute import environment
+from bench.execute.curves import lacks_curves, with_curves
 from bench.execute.feature_space import draw_features
 from bench.execute.gates import clean_accuracy
 from bench.execute.lab import Lab
@@ -67,7 +68,8 @@ def run_cell(cell: Cell, lab: Lab, run: Run) -> Record:
                 cell, lab, made.artifacts, expectations(cell, lab.store), cost=made.cost, notes=made.notes
             )
             notes |= gate_note(cell, lab) | made.notes | {"metrics_s": sum(reading.seconds for reading in readings)}
-            record = record.model_copy(update={"readings": tuple(readings), "cost": made.cost})
+            record = record.model_copy(update={"readings": tuple(readings), "cost": made.cost, "notes": notes})
+            notes = with_curves(cell, lab, made.artifacts, record)
             _keep(cell, lab, made, staged)
             notes |= _draw(cell, lab, made, staged)
             artifact = file_digest(staged / TENSORS)
@@ -92,6 +94,9 @@ def run_cell(cell: Cell, lab: Lab, run: Run) -> Record:
 def rescore(cell: Cell, lab: Lab, record: Record, *, again: bool = False, selftest: str = "skipped") -> Record:
     """Take anew the readings that are missing or out of date, from stored artifacts; the method is not run.
 
+    Curves that are missing are taken too; alone they do not make ``run`` come here (see ``state.todo``), as no number
+    hangs on them: ``score`` adds them to old records.
+
     A record has one stamp for all its readings: those of a failed selftest are all taken anew once it passes, those of
     a skipped one as soon as any is; otherwise the weaker of two stamps stays.
 
@@ -106,9 +111,10 @@ def rescore(cell: Cell, lab: Lab, record: Record, *, again: bool = False, selfte
     doubtful, before = is_doubtful(record, selftest), stamp_of(record)
     if doubtful or (stale and selftest == "pass" and before != "pass"):
         stale = now
-    if not stale:
+    if not stale and not lacks_curves(record):
         return record
-    stamp = selftest if len(stale) == len(now) else min(before, selftest, key=STAMPS.index)
+    weaker = min(before, selftest, key=STAMPS.index)
+    stamp = before if not stale else selftest if len(stale) == len(now) else weaker
     made = stored_tensors(lab.store, cell.key)
     taken, fresh = measure(cell, lab, made, stale, cost=record.cost, notes=record.notes)
     kept = [reading for reading in record.readings if reading.stem not in stale and not doubtful]
@@ -116,7 +122,9 @@ def rescore(cell: Cell, lab: Lab, record: Record, *, again: bool = False, selfte
     values = {name: array for name, array in lab.store.values(record).items() if name in names} | fresh
     readings = tuple(sorted((*kept, *taken), key=lambda reading: reading.stem))
     changes = {"readings": readings, "provenance": record.provenance | {"selftest": stamp}}
-    return lab.store.rewrite(record.model_copy(update=changes), values)
+    scored = record.model_copy(update=changes)
+    notes = with_curves(cell, lab, made, scored, anew=stale)
+    return lab.store.rewrite(scored.model_copy(update={"notes": notes}), values)
 
 
 def expectations(cell: Cell, store: Store) -> dict[str, Expected]:
