@@ -16,8 +16,9 @@ help:
 bench: .venv/.ready
 	$(BIN)/python run_bench.py run smoke
 
+# Two processes of one thread each; a file's tests stay together as far as the work is even, so do their fixtures.
 test: lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

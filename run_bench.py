@@ -12,14 +12,14 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
     from bench.execute.selftest import Outcome
-    from bench.leaderboard import Boards
+    from bench.leaderboard import Boards, Judgement, Release
     from bench.plan.cells import Cell, Plan
     from bench.plan.suite import AnySuite
     from bench.record import Identity, Store
@@ -37,7 +37,8 @@ Then [bold]run_bench.py plan mnist[/] shows what a bigger suite would do, and [b
 there is.
 
 Exit status: 0 all cells ok or skipped; 1 some cell or the selftest failed, or the disk is full; 2 the request was wrong
-and nothing was written; 3 compare found something worse; 130 Ctrl-C (the same command goes on where it stopped).""",
+and nothing was written; 3 compare or nightly found something worse; 130 Ctrl-C (the same command goes on where it
+stopped).""",
 )
 store_app = typer.Typer(no_args_is_help=True, help="Look after the folder where records lie.")
 app.add_typer(store_app, name="store")
@@ -220,18 +221,189 @@ def pictures(
 
 @app.command()
 def compare(
-    old: Annotated[Path, typer.Argument(help="A folder of boards (results.csv), or a release.")],
-    new: Annotated[Path, typer.Argument(help="Another one, of the same suite.")],
+    old: Annotated[Path, typer.Argument(help="A board's folder, a folder of boards, or a release.")],
+    new: Annotated[Path, typer.Argument(help="Another one; boards of one name are compared.")],
+    store: Annotated[
+        Path | None,
+        typer.Option(envvar="GLASSBENCH_STORE", help="Where per-image values are looked up; default: ./store, if any."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the bootstrap; the protocol's when left out.")] = None,
 ) -> None:
     """Show what changed between two boards beyond tolerance and chance; exit 3 when something got worse."""
+    from bench.leaderboard import boards_in_both, check_released, worse
     from bench.leaderboard import compare as differences_between
-    from bench.leaderboard import load_boards, worse
-    from bench.report import print_differences
+    from bench.leaderboard.statistics import DRAW_SEED
+    from bench.record import Store
+    from bench.report import print_comparison
 
-    found = differences_between(load_boards(old), load_boards(new))
-    print_differences(found, out)
-    if worse(found):
+    for folder in (old, new):
+        check_released(folder)
+    if store is None and Path("store", "cells").is_dir():
+        store = Path("store")
+    pairs, alone = boards_in_both(old, new, Store.open(store) if store is not None else None)
+    found = [differences_between(a, b, seed=DRAW_SEED if seed is None else seed) for a, b in pairs]
+    for one in found:
+        print_comparison(one, out)
+    for line in alone:
+        _say(line)
+    if any(worse(one.differences) for one in found):
         raise typer.Exit(3)
+
+
+@app.command()
+def release(
+    version: Annotated[str, typer.Argument(help="X.Y.Z; a release is never changed, so it must be new.")],
+    boards: Annotated[list[str] | None, typer.Argument(help="Published boards; all of them when left out.")] = None,
+    store: StoreOption = Path("store"),
+    leaderboards: Boards_ = Path("leaderboards"),
+    date: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default: today, UTC.")] = None,
+) -> None:
+    """Freeze published boards, with the per-image values for paired compare, as leaderboards/releases/vX.Y.Z."""
+    from bench.leaderboard import freeze
+    from bench.record import Store
+
+    made = freeze(Store.open(store), leaderboards, boards or (), version=version, date=_day(date))
+    for name, facts in made.boards.items():
+        cells, dirty = facts["cells"], facts["cells of commits with local changes"]
+        note = f"; {len(dirty)} cells are of commits with local changes" if dirty else ""
+        _say(f"{name}: {facts['rows']} rows, {cells['ok']} cells ok, {cells['not ok']} not ok{note}")
+    size = sum(path.stat().st_size for path in made.folder.rglob("*") if path.is_file())
+    _say(f"release: {made.folder}, {size / 2**20:.1f} MiB")
+
+
+@app.command()
+def nightly(
+    suites: Annotated[list[str] | None, typer.Argument(help="Suites; those of the release when left out.")] = None,
+    profile: Profile = "cpu",
+    release: Annotated[
+        Path | None, typer.Option(help="What is compared with; default: the last under leaderboards/releases.")
+    ] = None,
+    store: StoreOption = Path("store"),
+    data: Data = None,
+    plugin: Plugins = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="As for run.")] = None,
+    folder: Annotated[
+        Path, typer.Option("--out", help="Boards, site and report.json are written there, one folder a day.")
+    ] = Path("nightly"),
+    leaderboards: Annotated[
+        Path | None, typer.Option(help="Where the boards are written instead; with --reuse the committed ones, say.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Where the site is written instead.")] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Run in STORE itself, only what changed; not all afresh.")
+    ] = False,
+    advisory: Annotated[bool, typer.Option("--advisory", help="Show alarms, and end with 0 all the same.")] = False,
+    date: Annotated[str | None, typer.Option(help="YYYY-MM-DD, to go on with an earlier night.")] = None,
+) -> None:
+    """Selftest, run, rank, publish; then compare with the last release and raise an alarm for what got worse.
+
+    It measures afresh, in a store of its own for each day (UTC), STORE/nightly/DATE: the same command on the same day
+    goes on where it stopped. A number that got worse is measured once more before it raises an alarm. Exit status: 3
+    on an alarm, 0 with --advisory; 1 when the selftest failed, or cells that the release does not have.
+    """
+    from bench.execute.runner import index_of
+    from bench.leaderboard import folders_of, last_release, open_release
+    from bench.leaderboard.nightly import write_report
+    from bench.plan.cells import make_plan
+    from bench.record import Store
+    from bench.report import print_judgement, write_site
+
+    last = open_release(release) if release is not None else last_release(Path("leaderboards"))
+    plans = [
+        make_plan(*_load(suite, profile, data, None, None, plugin))
+        for suite in dict.fromkeys(suites or _released_suites(last, profile))
+    ]
+    day = _day(date)
+    boards, site = leaderboards or folder / day / "leaderboards", to or folder / day / "site"
+    _check_folder(folder, "the report", "--out")
+    _check_folder(boards)
+    _check_folder(site, "the site", "--to")
+    place = Store.create(store if reuse else store / "nightly" / day)
+    for plan in plans:
+        place.write_index(index_of(plan))
+    if _tested(place).stamp == "fail":
+        err.print("nothing was run: the selftest failed\n  mend what run_bench.py selftest shows", highlight=False)
+        raise typer.Exit(1)
+    nights = [_night(plan, place, data, boards, last, workers) for plan in plans]
+    first_page = write_site(list(folders_of(boards).values()), site, store=place)
+    judgements = [night.judgement for night in nights if night.judgement is not None]
+    alarms = sum(len(one.alarms) for one in judgements)
+    global _status
+    _status = 3 if alarms and not advisory else int(any(night.broken for night in nights))
+    path = write_report(folder / day, judgements, last, date=day, profile=profile, exit_status=_status)
+    for one in judgements:
+        print_judgement(one, out)
+    for plan in plans:
+        if plan.suite.board not in last.boards:
+            _say(f"{plan.suite.board}: not in release {last.version}, so it is compared with nothing")
+    out.print(f"site:   {first_page}", highlight=False, soft_wrap=True)
+    out.print(f"report: {path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def cite(
+    suite: Annotated[str, typer.Argument(help="A suite with boards in --leaderboards or in a release.")],
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Rows: METHOD, METHOD/VARIANT, TRACK/METHOD or a cell's name, with * as for run --only: means over"
+            " seeds; or the first digits of a cell's key: the row of its seed."
+        ),
+    ] = None,
+    release: Annotated[
+        Path | None,
+        typer.Option(help="A release's folder. Default: the newest under --leaderboards, else the boards as they are."),
+    ] = None,
+    leaderboards: Annotated[Path, typer.Option(help="Folder of the published boards, one folder a suite.")] = Path(
+        "leaderboards"
+    ),
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Metrics of the rows, as patterns; default: what ranks the board.")
+    ] = None,
+    rows: Annotated[Path | None, typer.Option("--rows", help="Write the rows as CSV to this file.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Print BibTeX of a suite's boards, the exact rows, and the papers of their methods; needs no torch."""
+    from bench import registry
+    from bench.report import cite as citing
+
+    for path in plugin or ():
+        registry.add_plugin(path)
+    found = citing.published(suite, leaderboards, release)
+    chosen = citing.cited_rows(found.boards, keys or (), metric or ())
+    known = set(registry.method_names()) & {f"{row['track']}/{row['method']}" for row in chosen}
+    sources = {name: citing.Source(**registry.said_of_method(name)) for name in known}
+    print(citing.bibtex(found, chosen, registry.ROOT / "CITATION.cff", sources))
+    if rows is not None:
+        citing.write_rows(chosen, rows)
+        err.print(f"rows: {rows}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def site(
+    boards: Annotated[list[str] | None, typer.Argument(help="Boards by name; all of them when left out.")] = None,
+    leaderboards: Annotated[
+        Path, typer.Option("--leaderboards", help="Folder of the boards: one folder each, or a release.")
+    ] = Path("leaderboards"),
+    store: StoreOption = Path("store"),
+    to: Annotated[Path, typer.Option("--to", help="Folder of the pages; what else lies there stays.")] = Path("site"),
+) -> None:
+    """Write the boards as pages that open from disk and need nothing from elsewhere; needs neither torch nor a GPU.
+
+    Pictures of what the methods made come from the store; without one the pages say where they are.
+    """
+    from bench.plan import listing
+    from bench.record import Store
+    from bench.report import board_folders, write_site
+
+    folders = board_folders(leaderboards, boards or ())
+    _check_folder(to, "pages", "--to")
+    place = Store.open(store) if (store / "cells").is_dir() else None
+    about = {name: said.rpartition(" (")[0] for name, said in listing.rows("suites")}
+    page = write_site(folders, to, store=place, about=about)
+    size = sum(path.stat().st_size for path in to.rglob("*") if path.suffix in (".html", ".css", ".js"))
+    _say(f"boards: {len(folders)}, {size / 2**10:.0f} KiB without pictures{'' if place else f'; no store at {store}'}")
+    _say(f"page:   {page}")
 
 
 # ---- looking -------------------------------------------------------------------------------------------------------
@@ -243,7 +415,9 @@ def list_(
     names: Annotated[list[str] | None, typer.Argument(help="Only these, with their cards (metrics, methods).")] = None,
     plugin: Plugins = None,
     long: Annotated[bool, typer.Option("--long", help="The whole card of every metric or method.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The cards of all metrics as one page.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The cards of all metrics or methods as one page.")
+    ] = False,
 ) -> None:
     """Name what there is, one line each, or show cards: what a number is, and when not to trust it."""
     from bench import registry
@@ -257,11 +431,11 @@ def list_(
     for name in names or ():
         if name not in rows:
             raise registry.unknown(kind.removesuffix("s"), name, rows)
-    if markdown and kind == "metrics":
-        from bench.plan import cards
+    if markdown and kind in ("methods", "metrics"):
+        from bench.plan import cards, method_cards
 
         warnings.simplefilter("ignore")
-        print(cards.page(), end="")
+        print(cards.page() if kind == "metrics" else method_cards.page(), end="")
     elif (names or long) and kind in ("methods", "metrics"):
         for name in names or rows:
             _print_card(kind, name, rows[name])
@@ -275,12 +449,12 @@ def _print_card(kind: str, name: str, summary: str) -> None:
     from rich.padding import Padding
     from rich.table import Table
 
-    from bench.plan import cards
+    from bench.plan import cards, method_cards
 
     warnings.simplefilter("ignore")  # of the libraries that are imported for it
     out.print(f"[bold]{name}[/]  {_escape(summary)}", highlight=False)
     facts = Table.grid(padding=(0, 2))
-    for what, said in cards.metric_facts(name) if kind == "metrics" else cards.method_facts(name):
+    for what, said in cards.metric_facts(name) if kind == "metrics" else method_cards.facts(name):
         facts.add_row(f"[dim]{what}[/]", _escape(said.replace("``", "")))
     out.print(Padding(facts, (0, 0, 1, 4)))
 
@@ -452,7 +626,11 @@ def _choose(made: Plan, only: list[str] | None, limit: int | None) -> list[Cell]
     wanted = _matching(made, only)
     if not wanted:
         raise _no_match(only)
-    keep = {cell.key for cell in wanted[:limit]}
+    return _with_needs(made, [cell.key for cell in wanted[:limit]])
+
+
+def _with_needs(made: Plan, keys: Collection[str]) -> list[Cell]:
+    keep = set(keys)
     for cell in reversed(made.cells):  # needs stand before what needs them
         if cell.key in keep:
             keep.update(cell.needs)
@@ -547,6 +725,55 @@ def _tested(place: Store) -> Outcome:
     return outcome
 
 
+class _Night(NamedTuple):
+    """One board of a nightly run."""
+
+    judgement: Judgement | None  # None when the release does not have the board
+    broken: bool  # cells failed that the release does not have
+
+
+def _night(
+    plan: Plan, place: Store, root: Path | None, leaderboards: Path, last: Release, workers: int | None
+) -> _Night:
+    """Run and publish a suite, compare it with the release, and run again what would raise an alarm."""
+    from bench.leaderboard import compare, load_boards
+    from bench.leaderboard.nightly import cells_of, judge, known_failures, suspects
+
+    board = plan.suite.board
+    _execute(plan, _choose(plan, None, None), place, root, workers, no_selftest=False)
+    failed = _status != 0
+    _publish(place, board, leaderboards, plan, quiet=True)
+    if board not in last.boards:
+        return _Night(None, failed)
+    old, new = load_boards(last.folder / board), load_boards(leaderboards / board, place)
+    first = compare(old, new)
+    rerun = None
+    if keys := cells_of(new, suspects(first)):
+        _say(f"{board}: {len(keys)} cells got worse than release {last.version} and are run again")
+        _execute(plan, _with_needs(plan, keys), place, root, workers, no_selftest=False, force=keys)
+        _publish(place, board, leaderboards, plan, quiet=True)
+        new = load_boards(leaderboards / board, place)
+        rerun = compare(old, new)
+    return _Night(judge(first, rerun), failed and not known_failures(old, new))
+
+
+def _released_suites(last: Release, profile: str) -> list[str]:
+    """Built-in suites whose boards, in this profile, are in the release."""
+    from bench.plan.listing import rows
+
+    built_in = dict(rows("suites"))
+    found = [
+        facts["suite"]
+        for board, facts in last.boards.items()
+        if facts["profile"] == profile
+        and facts["suite"] in built_in
+        and _load(facts["suite"], profile, None, None, None, None)[0].board == board
+    ]
+    if not found:
+        raise _setup(f"release {last.version} has no board of a built-in suite, profile {profile}", "name the suites")
+    return found
+
+
 def _publish(
     place: Store,
     board: str,
@@ -570,7 +797,7 @@ def _publish(
         pictures = suite_sheets(plan, place)
     elif (place.board(board) / "pictures").is_dir():
         pictures = sorted((place.board(board) / "pictures").glob("*.png"))
-    page = write_page(boards, place.board(board), pictures)
+    page = write_page(boards, place.board(board), store=place, sheets=pictures)
     if not quiet:
         print_boards(boards, out)
     out.print(f"boards: {leaderboards / board}", highlight=False, soft_wrap=True)
@@ -589,6 +816,16 @@ def _workers(asked: int | None, threads: int) -> int:
 
         return torch.cuda.device_count()
     return max(1, environment.cpus() // threads)
+
+
+def _day(text: str | None) -> str:
+    """A date as given, or today's in UTC, ISO 8601."""
+    from datetime import UTC, date, datetime
+
+    try:
+        return (datetime.now(UTC).date() if text is None else date.fromisoformat(text)).isoformat()
+    except ValueError:
+        raise _setup(f"date should be YYYY-MM-DD, got {text!r}", "leave it out for today") from None
 
 
 def _span(seconds: float) -> str:

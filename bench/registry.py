@@ -204,6 +204,16 @@ def _identify(path: Path) -> tuple[Kind, str]:
     return "method", f"{tracks[0]}/{path.stem}"
 
 
+def said_of_method(name: str) -> dict[str, str]:
+    """``source`` and ``differs`` of a method's decorator, read without importing it; empty where no literal."""
+    said = {"source": "", "differs": ""}
+    for _, node in _marks(entry("method", name).path):
+        for word in (word for call in node.decorator_list if isinstance(call, ast.Call) for word in call.keywords):
+            if word.arg in said and isinstance(word.value, ast.Constant) and isinstance(word.value.value, str):
+                said[word.arg] = word.value.value
+    return said
+
+
 # ---- importing -----------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +342,22 @@ def source_digest(kind: Kind, name: str) -> str:
     Comments, docstrings and what it does not use do not count, so a helper added for one method leaves the others'
     records valid.
     """
+    parts = sorted((used.path.stem, used.name, used.code) for used in definitions(kind, name))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A top-level definition of a project file, and its code without comments and docstrings."""
+
+    path: Path
+    name: str
+    code: str
+
+
+@cache
+def definitions(kind: Kind, name: str) -> tuple[Definition, ...]:
+    """All that a method's or metric's file defines, and every definition of the project that it uses."""
     seen: set[tuple[Path, str]] = set()
     waiting = [(entry(kind, name).path, "*")]
     while waiting:
@@ -346,8 +372,7 @@ def source_digest(kind: Kind, name: str) -> str:
         mentioned = source.needs.get(wanted, frozenset({wanted}))
         waiting += [(path, other) for other in mentioned if other in source.code]
         waiting += [source.imports[other] for other in mentioned if other in source.imports]
-    parts = sorted((path.stem, wanted, _source(path).code.get(wanted, "")) for path, wanted in seen)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    return tuple(Definition(path, wanted, _source(path).code.get(wanted, "")) for path, wanted in seen)
 
 
 @cache

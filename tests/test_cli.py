@@ -696,7 +696,7 @@ def test_a_suite_on_two_data_sets_makes_one_set_of_boards_and_goes_on_where_it_s
         assert float(answer["ci_low"]) <= gain <= float(answer["ci_high"])
     page = (tmp_path / "store" / "suites" / "two" / "index.html").read_text(encoding="utf-8")
     for name in ("digits", "imagefolder"):
-        assert f"<caption>{name} · mlp.{name}.sgd</caption>" in page
+        assert f"<b>{name} · mlp.{name}.sgd</b>" in page
 
     before = {path.name: path.read_bytes() for path in boards.glob("*.*")}
     for again in (words, ["rank", "two", *words[2:6]], ["score", *words[1:]]):

@@ -42,7 +42,7 @@ class Recipe:
     num_classes: int | None = None  # N; all of the subject's when left out
     class_map: list[int] = field(default_factory=list)  # the subject's class of each conditioned one, needed when N < K
     # what it is
-    body: Body = "transposed"
+    body: Body = "transposed"  # transposed convolutions, or "resize": enlarge, then convolve
     width: int = 16  # channels of its first stage (ngf); 64 in group code, 16 is what two CPU cores can train
     dropout: str = "heavy"  # "none", "light": 0.1 in late stages, "heavy": 0.5 in all [our choice]
     dropout_rate: float | None = None  # another rate, in the stages that the preset names

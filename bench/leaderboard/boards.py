@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.leaderboard.claims import claims_frame
+from bench.leaderboard.curves import curves_frame
 from bench.leaderboard.intervals import summarise
 from bench.leaderboard.lines import Arrays, Sample, gather, samples_of
 from bench.leaderboard.long import long_frame
@@ -27,6 +28,7 @@ class Boards:
         sidecars: track → what a reader of that board has to know; ready for JSON.
         claims: the rows of ``claims.csv``; None where the suite claims nothing.
         paths: the rows of ``paths.csv``; None where no network has gates.
+        curves: the rows of ``curves.csv``; None where no attribution cell has curves.
         samples: key of a cell → metric → per-unit values or replicates; empty where they are not at hand.
     """
 
@@ -36,6 +38,7 @@ class Boards:
     sidecars: Mapping[str, Mapping[str, Any]]
     claims: pd.DataFrame | None = None
     paths: pd.DataFrame | None = None
+    curves: pd.DataFrame | None = None
     samples: Samples = field(default=lambda cell: {}, repr=False)
 
 
@@ -88,4 +91,5 @@ def assemble(
         },
         claims=claims_frame(sheet),
         paths=paths_frame(sheet),
+        curves=curves_frame(sheet),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.leaderboard.schema import Kind, from_csv, table, to_csv
+from bench.leaderboard.schema import TIMED_UNITS, Kind, from_csv, table, to_csv
 from bench.record import write_atomic
 
 COLUMNS: Mapping[str, Kind] = {
@@ -22,7 +22,7 @@ def changes_between(old: pd.DataFrame, new: pd.DataFrame, *, date: str, reason: 
     """What publishing ``new`` in place of ``old`` adds, removes and rescores, one row a cell and metric.
 
     Args:
-        old, new: frames of ``results.csv``.
+        old, new: frames of ``results.csv``. What a clock gave is left out: it changes with every run.
         date: ISO 8601, from the caller: a table never asks the clock.
         reason: one line; the metric's name is put before it.
     """
@@ -51,7 +51,7 @@ def load_changes(path: Path) -> pd.DataFrame:
 
 
 def _values(frame: pd.DataFrame) -> dict[tuple[str, str], float]:
-    seeds = frame[frame["aggregate"] == "seed"]
+    seeds = frame[(frame["aggregate"] == "seed") & ~frame["unit"].isin(TIMED_UNITS)]
     return {
         (str(cell), str(metric)): float(value)
         for cell, metric, value in zip(seeds["cell_id"], seeds["metric"], seeds["value"], strict=True)

@@ -1,16 +1,22 @@
 """What changed between two boards, and whether it counts: conditions first, then size, then an interval."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 
-from bench.leaderboard.boards import Boards
+from bench.leaderboard.boards import Boards, Samples
+from bench.leaderboard.files import is_board, load_boards
 from bench.leaderboard.lines import Sample
-from bench.leaderboard.statistics import interval, over_seeds, paired_difference
+from bench.leaderboard.schema import TIMED_UNITS, BoardError
+from bench.leaderboard.statistics import DRAW_SEED, interval, over_seeds, paired_difference
+from bench.record import Store
 
 Kind = Literal["worse", "better", "unclear", "conditions", "added"]
 
@@ -20,9 +26,8 @@ CONDITIONS = (
     *("metric_version", "method_version", "weights_sha256", "data_sha256"),
     *("precision", "gpu_name", "torch"),
 )
-# What a clock or a memory gauge gave, as in bench.contract: compared on one machine alone, loosely, and never an alarm:
-# nothing is paired in it, and a machine that was busy looks like a slower method.
-TIMED_UNITS = ("ms", "s", "images/s", "MiB", "×")
+# What has a timed unit is compared on one machine alone, loosely, and is never an alarm: nothing is paired in it, and a
+# machine that was busy looks like a slower method.
 MACHINE = ("host", "gpu_name")
 
 _NEEDED = [
@@ -44,15 +49,17 @@ class Tolerance:
         return abs(new - old) <= max(self.absolute, self.relative * abs(old))
 
 
-# By the start of the metric's name; starting points, to be moved when nightly runs show their spread.
+_FRECHET = Tolerance(absolute=0.05, relative=0.01)
+# By unit; starting points, to be moved when nightly runs show their spread.
 TOLERANCES: Mapping[str, Tolerance] = {
-    "frechet": Tolerance(absolute=0.05, relative=0.01),
+    "fraction": Tolerance(absolute=1e-3),  # 0.1 points of accuracy
+    "fid": _FRECHET,
+    "squared feature distance": _FRECHET,
     "lpips": Tolerance(absolute=1e-3),
     "ssim": Tolerance(absolute=1e-3),
-    "": Tolerance(relative=1e-3),
+    **dict.fromkeys(TIMED_UNITS, Tolerance(relative=0.1)),
 }
-_FRACTION = Tolerance(absolute=1e-3)  # 0.1 points of accuracy
-_TIMED = Tolerance(relative=0.1)
+_OTHERS = Tolerance(relative=1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,34 +88,106 @@ class Difference:
     paired: bool = False
 
 
-def compare(old: Boards, new: Boards, tolerances: Mapping[str, Tolerance] = TOLERANCES) -> list[Difference]:
-    """Differences of the lines of ``new`` from those of ``old``, in the order of the boards; equal ones are left out.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is not as it was on one board, and how its numbers were compared.
+
+    Args:
+        differences: in the order of the board.
+        paired: how many numbers, means over seeds, were compared unit by unit.
+        unpaired: how many were not, though each cell has an interval.
+        single: how many are one number a cell, without units that could be paired.
+    """
+
+    board: str
+    differences: Sequence[Difference]
+    paired: int = 0
+    unpaired: int = 0
+    single: int = 0
+
+
+def compare(
+    old: Boards, new: Boards, tolerances: Mapping[str, Tolerance] = TOLERANCES, seed: int = DRAW_SEED
+) -> Comparison:
+    """Differences of the lines of ``new`` from those of ``old``; equal ones are left out.
 
     A cell that was ok and is not, or is missing, is worse. A number counts when its tolerance is exceeded and, unit
     by unit where both boards have their samples, the interval of the difference excludes 0; without samples the two
     intervals of the tables must not overlap, and the difference is not ``paired``. What a clock gave is ``unclear`` at
-    most.
+    most. Numbers of another suite, metric or method version, or made under other conditions, are not compared.
+
+    Args:
+        tolerances: by unit; a unit without an entry is allowed a thousandth of the old value.
+        seed: of the bootstrap.
     """
     protocols = [", ".join(sorted(boards.long["suite_version"].unique())) for boards in (old, new)]
     if all(protocols) and protocols[0] != protocols[1]:
-        return [_conditions((), "", f"suite_version {protocols[0]} → {protocols[1]}")]
+        refused = _conditions((), "", f"suite_version {protocols[0]} → {protocols[1]}")
+        return Comparison(board=new.board, differences=[refused])
     before, after = _lines(old), _lines(new)
-    found = []
+    samples = [lru_cache(maxsize=16)(boards.samples) for boards in (old, new)]  # one line's cells are asked for often
+    found: list[Difference] = []
+    ways: Counter[str] = Counter()
     for line, rows in before.items():
         if line not in after:
             found.append(Difference(line=line, metric="", kind="worse", reason="missing"))
             continue
         found += _of_status(line, rows, after[line])
-        found += _of_numbers(line, _Side(rows, old), _Side(after[line], new), tolerances)
+        sides = _Side(rows, samples[0]), _Side(after[line], samples[1])
+        found += _of_numbers(line, *sides, tolerances, seed, ways)
     found += [
         Difference(line=line, metric="", kind="added", reason="not there before")
         for line in after
         if line not in before
     ]
+    return Comparison(board=new.board, differences=found, **ways)
+
+
+def boards_in_both(old: Path, new: Path, store: Store | None = None) -> tuple[list[tuple[Boards, Boards]], list[str]]:
+    """The boards of two folders, each of one board or of several (``leaderboards``, a release), in pairs by name.
+
+    Args:
+        store: see ``load_boards``.
+
+    Returns:
+        the pairs, and a line for every board that has no partner.
+
+    Raises:
+        BoardError: a folder holds no board, no board is in both, or one cannot be read.
+    """
+    before, after = folders_of(old), folders_of(new)
+    if is_board(old) and is_board(new):  # asked for by name, so they need not share one
+        pairs = [(old, new)]
+    else:
+        pairs = [(before[name], after[name]) for name in before if name in after]
+    if not pairs:
+        raise BoardError(
+            f"no board is in both: {old} has {', '.join(before)}, {new} has {', '.join(after)}",
+            "name two folders of one board",
+        )
+    alone = []
+    if not is_board(old) and not is_board(new):
+        alone = [f"{name} is in {old} only" for name in before if name not in after]
+        alone += [f"{name} is in {new} only" for name in after if name not in before]
+    return [(load_boards(a, store), load_boards(b, store)) for a, b in pairs], alone
+
+
+def folders_of(place: Path) -> dict[str, Path]:
+    """Name → folder of the board that ``place`` is, or of the boards in it.
+
+    Raises:
+        BoardError: there is none.
+    """
+    if is_board(place):
+        return {place.name: place}
+    found = {path.name: path for path in sorted(place.glob("*")) if is_board(path)}
+    if not found:
+        there = "has no results.csv" if place.is_dir() else "is not a folder"
+        raise BoardError(f"no board in {place}: it {there}", "name leaderboards/<suite>, leaderboards, or a release")
     return found
 
 
-def worse(differences: list[Difference]) -> list[Difference]:
+def worse(differences: Sequence[Difference]) -> list[Difference]:
     """What should raise an alarm: at most one difference a line."""
     first: dict[tuple[str, ...], Difference] = {}
     for difference in differences:
@@ -125,10 +204,10 @@ _GONE = ("missing", "")
 
 @dataclass(frozen=True)
 class _Side:
-    """The rows of one line, and the boards that they are from."""
+    """The rows of one line, and where its cells' samples are found."""
 
     rows: list[Row]
-    boards: Boards
+    samples: Samples
 
     def seeds(self, metric: str) -> dict[int, Row]:
         """Seed → its row, of the newest version, for the seeds that have a value."""
@@ -146,7 +225,7 @@ class _Side:
         return rows[-1]["ci_low"], rows[-1]["ci_high"]
 
     def sample(self, row: Row) -> Sample | None:
-        return self.boards.samples(row["cell_id"]).get(row["metric"])
+        return self.samples(row["cell_id"]).get(row["metric"])
 
 
 def _lines(boards: Boards) -> dict[tuple[str, ...], list[Row]]:
@@ -186,21 +265,33 @@ def _machines(rows: list[Row]) -> set[tuple[str, ...]]:
     return {tuple(row[name] for name in MACHINE) for row in rows if row["aggregate"] == "seed"}
 
 
-def _of_numbers(line: tuple[str, ...], old: _Side, new: _Side, tolerances: Mapping[str, Tolerance]) -> list[Difference]:
-    """At most one a metric, over the seeds that have a value on both sides."""
+def _of_numbers(
+    line: tuple[str, ...],
+    old: _Side,
+    new: _Side,
+    tolerances: Mapping[str, Tolerance],
+    seed: int,
+    ways: Counter[str],
+) -> list[Difference]:
+    """At most one a metric, over the seeds that have a value on both sides; counts how they were compared."""
     found = []
     for metric in sorted({row["metric"] for row in old.rows}):
         before, after = old.seeds(metric), new.seeds(metric)
-        pairs = [(before[seed], after[seed]) for seed in sorted(before) if seed in after]
-        if not pairs:
+        rows = [(before[seed], after[seed]) for seed in sorted(before) if seed in after]
+        if not rows:
             continue
-        changed = _changed_conditions(line[0], pairs)
+        changed = _changed_conditions(line[0], rows)
         if changed:
             found.append(_conditions(line, metric, changed))
             continue
-        means = fmean(a["value"] for a, _ in pairs), fmean(b["value"] for _, b in pairs)
-        if not _tolerance(metric, pairs[0][1]["unit"], tolerances).covers(*means):
-            found.append(_judge(line, metric, means, old, new, pairs))
+        pairs = _pairs(old, new, rows)
+        ends = old.ends(metric), new.ends(metric)
+        has_units = any(not math.isnan(row["ci_low"]) for both in rows for row in both)
+        ways["paired" if pairs else "unpaired" if has_units else "single"] += 1
+        means = fmean(a["value"] for a, _ in rows), fmean(b["value"] for _, b in rows)
+        if not tolerances.get(rows[0][1]["unit"], _OTHERS).covers(*means):
+            paired = _interval_of(pairs, seed) if pairs else None
+            found.append(_judge(line, metric, means, rows[0][1], paired, ends))
     return found
 
 
@@ -221,28 +312,27 @@ def _short(text: str) -> str:
     return (text[:12] if len(text) > 40 else text) or "none"
 
 
-def _tolerance(metric: str, unit: str, tolerances: Mapping[str, Tolerance]) -> Tolerance:
-    start = max((start for start in tolerances if start and metric.startswith(start)), key=len, default="")
-    if not start and unit in ("fraction", *TIMED_UNITS):
-        return _FRACTION if unit == "fraction" else _TIMED
-    return tolerances.get(start, Tolerance())
-
-
 def _judge(
     line: tuple[str, ...],
     metric: str,
     means: tuple[float, float],
-    old: _Side,
-    new: _Side,
-    pairs: list[tuple[Row, Row]],
+    row: Row,
+    paired: tuple[float, float] | None,
+    ends: tuple[tuple[float, float] | None, tuple[float, float] | None],
 ) -> Difference:
-    ends = _paired_interval(old, new, pairs)
-    clear = ends[0] > 0 or ends[1] < 0 if ends is not None else _apart(old.ends(metric), new.ends(metric))
-    better = pairs[0][1]["higher_is_better"]
+    """Of a difference that its tolerance does not cover.
+
+    Args:
+        row: one of the new ones, for what they share.
+        paired: interval of the difference, unit by unit.
+        ends: intervals of the tables.
+    """
+    clear = _apart(*ends) if paired is None else paired[0] > 0 if means[1] > means[0] else paired[1] < 0
+    better = row["higher_is_better"]
     kind: Kind = "unclear"
-    if clear and better is not None and pairs[0][1]["unit"] not in TIMED_UNITS:
+    if clear and better is not None and row["unit"] not in TIMED_UNITS:
         kind = "better" if (means[1] > means[0]) == bool(better) else "worse"
-    span = f"{ends[0]:+.4g} to {ends[1]:+.4g}" if ends is not None else "unpaired"
+    span = f"{paired[0]:+.4g} to {paired[1]:+.4g}" if paired is not None else "unpaired"
     return Difference(
         line=line,
         metric=metric,
@@ -250,29 +340,32 @@ def _judge(
         reason=f"{means[0]:.6g} → {means[1]:.6g} ({means[1] - means[0]:+.4g}, {span})",
         old=means[0],
         new=means[1],
-        low=ends[0] if ends is not None else None,
-        high=ends[1] if ends is not None else None,
-        paired=ends is not None,
+        low=paired[0] if paired is not None else None,
+        high=paired[1] if paired is not None else None,
+        paired=paired is not None,
     )
 
 
-def _paired_interval(old: _Side, new: _Side, pairs: list[tuple[Row, Row]]) -> tuple[float, float] | None:
-    """Of new − old over the seeds that both have; None unless both have samples of one kind and size for all."""
-    samples = []
-    for before, after in pairs:
+def _pairs(old: _Side, new: _Side, rows: list[tuple[Row, Row]]) -> list[tuple[Sample, Sample]]:
+    """Both samples of each seed; empty unless all are of one kind, and each pair of one size, two units at least."""
+    pairs = []
+    for before, after in rows:
         a, b = old.sample(before), new.sample(after)
         if a is None or b is None or a.kind != b.kind or len(a.numbers) != len(b.numbers):
-            return None
-        samples.append((a, b))
-    if {a.kind for a, _ in samples} == {"units"}:
-        try:
-            _, low, high = paired_difference([a.numbers for a, _ in samples], [b.numbers for _, b in samples])
-        except ValueError:
-            return None
+            return []
+        if np.count_nonzero(~np.isnan(b.numbers - a.numbers)) < 2:  # one unit drawn anew never varies
+            return []
+        pairs.append((a, b))
+    sizes = {len(a.numbers) for a, _ in pairs if a.kind == "replicates"}
+    return pairs if len({a.kind for a, _ in pairs}) == 1 and len(sizes) <= 1 else []
+
+
+def _interval_of(pairs: list[tuple[Sample, Sample]], seed: int) -> tuple[float, float]:
+    """Of new − old."""
+    if pairs[0][0].kind == "units":
+        _, low, high = paired_difference([a.numbers for a, _ in pairs], [b.numbers for _, b in pairs], seed=seed)
         return low, high
-    if len({(a.kind, len(a.numbers)) for a, _ in samples}) > 1:
-        return None
-    ends = interval(over_seeds(np.stack([b.numbers - a.numbers for a, b in samples])))
+    ends = interval(over_seeds(np.stack([b.numbers - a.numbers for a, b in pairs]), seed))
     return float(ends[0]), float(ends[1])
 
 

@@ -1,16 +1,21 @@
 """Boards as files: every one is replaced whole, and the same records give the same bytes."""
 
 import json
+import lzma
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from bench.leaderboard.boards import Boards
-from bench.leaderboard.lines import Sample
+from bench.leaderboard.boards import Boards, Samples
+from bench.leaderboard.curves import CURVE_DECIMALS, CURVE_KINDS, CURVES
+from bench.leaderboard.lines import Sample, samples_of
 from bench.leaderboard.paths import PATH_KINDS, PATH_MEASURES, PATHS
 from bench.leaderboard.schema import (
     BRIEF,
@@ -28,10 +33,13 @@ from bench.leaderboard.schema import (
     to_csv,
     wide_columns,
 )
-from bench.record import write_atomic
+from bench.record import DamagedRecord, Store, StoreError, write_atomic
 
-RESULTS, BRIEF_RESULTS, SCHEMA_FILE, VALUES = "results.csv", "results.min.csv", "schema.json", "values"
-CLAIMS_FILE, PATHS_FILE = "claims.csv", "paths.csv"
+RESULTS, BRIEF_RESULTS, SCHEMA_FILE = "results.csv", "results.min.csv", "schema.json"
+CLAIMS_FILE, PATHS_FILE, CURVES_FILE = "claims.csv", "paths.csv", "curves.csv"
+XZ = ".xz"
+VALUES = f"values.safetensors{XZ}"
+_LONG = (RESULTS, PATHS_FILE, CURVES_FILE)  # a release packs them
 
 
 def write(boards: Boards, folder: Path, *, values: bool = False) -> list[Path]:
@@ -39,43 +47,58 @@ def write(boards: Boards, folder: Path, *, values: bool = False) -> list[Path]:
 
     Args:
         folder: made if it is missing; usually ``leaderboards/<board>``.
-        values: also the per-unit values and replicates (a release), so that later boards can be compared pair by pair.
+        values: also the per-unit values and replicates, so that later boards can be compared pair by pair.
 
     Raises:
         StoreFull: no space left; each file is either as it was or new.
     """
+    files = tables(boards)
+    if values:
+        files[VALUES] = packed_values(boards)
     folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+    for name in {CLAIMS_FILE, PATHS_FILE, CURVES_FILE, VALUES} - set(files):
+        (folder / name).unlink(missing_ok=True)  # of earlier boards, which said or measured something else
+    return [folder / name for name in files]
+
+
+def tables(boards: Boards) -> dict[str, bytes]:
+    """Name → content of the files of a board, without its values."""
     files = {
-        folder / RESULTS: to_csv(boards.long),
-        folder / BRIEF_RESULTS: to_csv(boards.long[BRIEF]),
-        folder / SCHEMA_FILE: _json(_schema(boards)),
+        RESULTS: to_csv(boards.long),
+        BRIEF_RESULTS: to_csv(boards.long[BRIEF]),
+        SCHEMA_FILE: to_json(_schema(boards)),
     }
     for track, frame in boards.wide.items():
-        files[folder / f"{track}.csv"] = to_csv(rounded(frame, _decimals(boards.sidecars[track])))
-        files[folder / f"{track}.json"] = _json(boards.sidecars[track])
+        files[f"{track}.csv"] = to_csv(rounded(frame, _decimals(boards.sidecars[track])))
+        files[f"{track}.json"] = to_json(boards.sidecars[track])
     if boards.claims is not None:
-        files[folder / CLAIMS_FILE] = to_csv(boards.claims)
+        files[CLAIMS_FILE] = to_csv(boards.claims)
     if boards.paths is not None:
-        files[folder / PATHS_FILE] = to_csv(boards.paths)
-    if values:
-        files |= _values(boards, folder / VALUES)
-    for path, data in files.items():
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, data)
-    if boards.claims is None:
-        (folder / CLAIMS_FILE).unlink(missing_ok=True)  # answers to claims that the suite no longer makes
-    if boards.paths is None:
-        (folder / PATHS_FILE).unlink(missing_ok=True)
-    return list(files)
+        files[PATHS_FILE] = to_csv(boards.paths)
+    if boards.curves is not None:
+        files[CURVES_FILE] = to_csv(rounded(boards.curves, CURVE_DECIMALS))
+    return files
+
+
+def frozen(boards: Boards) -> dict[str, bytes]:
+    """The same for a release: long tables packed, the brief one left out, the values with them."""
+    files = {
+        name + XZ if name in _LONG else name: lzma.compress(data) if name in _LONG else data
+        for name, data in tables(boards).items()
+        if name != BRIEF_RESULTS
+    }
+    return files | {VALUES: packed_values(boards)}
 
 
 def load_results(path: Path) -> pd.DataFrame:
-    """``results.csv``, from its own path or its folder's, with the types of the schema.
+    """``results.csv``, or a release's ``results.csv.xz``, from its own path or its folder's, with its types.
 
     Raises:
         BoardError: it is missing, has other columns, or holds a number that is not finite.
     """
-    return from_csv(path / RESULTS if path.is_dir() else path, KINDS)
+    return from_csv(_plain_or_packed(path / RESULTS) if path.is_dir() else path, KINDS)
 
 
 def load_board(path: Path) -> pd.DataFrame:
@@ -88,20 +111,38 @@ def load_claims(path: Path) -> pd.DataFrame:
     return from_csv(path / CLAIMS_FILE if path.is_dir() else path, CLAIM_KINDS, VERDICT_KINDS)
 
 
-def load_boards(folder: Path) -> Boards:
-    """All that ``write`` put into a folder, values where it has them; raises as ``load_results``."""
+def load_boards(folder: Path, store: Store | None = None) -> Boards:
+    """All that ``write`` or a release put into a folder; raises as ``load_results``.
+
+    Args:
+        store: where per-unit values are looked up by the key of a cell, when the folder has none of its own.
+    """
     long = load_results(folder)
     tracks = [str(track) for track in sorted(long["track"].unique())]
     sidecars = {track: _load_json(folder / f"{track}.json") for track in tracks}
-    return Boards(
+    paths, curves = (_plain_or_packed(folder / name) for name in (PATHS_FILE, CURVES_FILE))
+    boards = Boards(
         board=folder.name,
         long=long,
         wide={track: load_board(folder / f"{track}.csv") for track in tracks},
         sidecars=sidecars,
         claims=load_claims(folder) if (folder / CLAIMS_FILE).exists() else None,
-        paths=from_csv(folder / PATHS_FILE, PATH_KINDS) if (folder / PATHS_FILE).exists() else None,
-        samples=lambda cell: _load_samples(folder / VALUES / f"{cell}.safetensors"),
+        paths=from_csv(paths, PATH_KINDS) if paths.exists() else None,
+        curves=from_csv(curves, CURVE_KINDS) if curves.exists() else None,
     )
+    if (folder / VALUES).exists():
+        return replace(boards, samples=_samples_in(folder / VALUES))
+    return boards if store is None else replace(boards, samples=_samples_of(store, long))
+
+
+def is_board(folder: Path) -> bool:
+    """Whether ``load_boards`` finds a board there."""
+    return _plain_or_packed(folder / RESULTS).is_file()
+
+
+def _plain_or_packed(path: Path) -> Path:
+    packed = path.with_name(path.name + XZ)
+    return packed if packed.exists() and not path.exists() else path
 
 
 def _decimals(sidecar: Mapping[str, Any]) -> dict[str, int]:
@@ -125,6 +166,8 @@ def _schema(boards: Boards) -> dict[str, Any]:
     }
     if boards.paths is not None:
         schema |= {"paths": _described(PATHS), "path_measures": PATH_MEASURES}
+    if boards.curves is not None:
+        schema |= {"curves": _described(CURVES)}
     if boards.claims is None:
         return schema
     return schema | {"claims": _described(tuple(one for one in CLAIMS + VERDICT_COLUMNS if one.name in boards.claims))}
@@ -137,7 +180,8 @@ def _described(columns: tuple[Column, ...]) -> dict[str, dict[str, str]]:
     }
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """Readable, and the same bytes for the same content."""
     return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -151,26 +195,51 @@ def _load_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _values(boards: Boards, folder: Path) -> dict[Path, bytes]:
-    cells = sorted({str(cell) for cell in boards.long["cell_id"] if cell})
-    files = {}
-    for cell in cells:
-        samples = boards.samples(cell)
-        if samples:
-            arrays = {f"{sample.kind}/{metric}": sample.numbers for metric, sample in sorted(samples.items())}
-            files[folder / f"{cell}.safetensors"] = save(arrays)
-    return files
+# ---- values --------------------------------------------------------------------------------------------------------
 
 
-def _load_samples(path: Path) -> dict[str, Sample]:
-    try:
-        arrays = load(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except SafetensorError as error:
-        raise BoardError(f"{path} cannot be read: {error}", "take it from the release again") from error
-    samples = {}
-    for name, numbers in arrays.items():
-        kind, _, metric = name.partition("/")
-        samples[metric] = Sample("units" if kind == "units" else "replicates", numbers)
+def packed_values(boards: Boards) -> bytes:
+    """Per-unit values and replicates of all cells, ``<cell>/<kind>/<metric>`` → float32: half the room, and an error
+    far below every tolerance.
+    """
+    arrays = {}
+    for cell in sorted({str(cell) for cell in boards.long["cell_id"] if cell}):
+        for metric, sample in sorted(boards.samples(cell).items()):
+            arrays[f"{cell}/{sample.kind}/{metric}"] = sample.numbers.astype(np.float32)
+    return lzma.compress(save(arrays))
+
+
+def _samples_in(path: Path) -> Samples:
+    """From a file of values, which is read when the first cell is asked for."""
+
+    @cache
+    def cells() -> dict[str, dict[str, Sample]]:
+        try:
+            arrays = load(lzma.decompress(path.read_bytes()))
+        except (OSError, lzma.LZMAError, SafetensorError) as error:
+            raise BoardError(f"{path} cannot be read: {error}", "take it from the release again") from error
+        found: dict[str, dict[str, Sample]] = {}
+        for name, numbers in arrays.items():
+            cell, kind, metric = name.split("/", 2)
+            sample = Sample("units" if kind == "units" else "replicates", numbers.astype(np.float64))
+            found.setdefault(cell, {})[metric] = sample
+        return found
+
+    return lambda cell: cells().get(cell, {})
+
+
+def _samples_of(store: Store, long: pd.DataFrame) -> Samples:
+    """From records, where they still say what the table says: a cell may have been run again since."""
+    seeds = long[long["aggregate"] == "seed"]
+    published = dict(zip(zip(seeds["cell_id"], seeds["metric"], strict=True), seeds["value"], strict=True))
+
+    def samples(cell: str) -> dict[str, Sample]:
+        try:
+            record = store.read(cell)
+            found = samples_of(record, store.values(record))
+        except (KeyError, DamagedRecord, StoreError):
+            return {}
+        same = {one.metric for one in record.readings if one.value == published.get((cell, one.metric))}
+        return {metric: sample for metric, sample in found.items() if metric in same}
+
     return samples

@@ -1,5 +1,6 @@
 """The columns of ``results.csv`` and of the wide boards, and how they are read and written as text."""
 
+import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 Kind = Literal["str", "float64", "Int64", "boolean"]
+
+TIMED_UNITS = ("ms", "s", "images/s", "MiB", "×")  # what a clock or a memory gauge gave, as in bench.contract
 
 
 class BoardError(Exception):
@@ -232,6 +235,7 @@ def from_csv(
     """Read what ``to_csv`` wrote: text stays text (``NA``, ``0012345``), an empty number is missing.
 
     Args:
+        path: one that ends in ``.xz`` is unpacked.
         kinds: the columns expected, in order; None for a wide board, whose metrics stand in its head.
         further: columns that some files have after these.
 
@@ -239,9 +243,10 @@ def from_csv(
         BoardError: the file is missing, has other columns, or holds a number that is not finite.
     """
     try:
-        content = path.read_bytes().decode()
+        data = path.read_bytes()
+        content = (lzma.decompress(data) if path.suffix == ".xz" else data).decode()
         head = list(pd.read_csv(StringIO(content, newline=""), nrows=0, dtype=str, keep_default_na=False).columns)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, lzma.LZMAError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise BoardError(f"{path} cannot be read: {error}") from error
     kinds = wide_columns(_metrics_in(head)) if kinds is None else kinds
     kinds = {**kinds, **further} if further and set(further) & set(head) else kinds

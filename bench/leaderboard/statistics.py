@@ -103,7 +103,9 @@ def interval(replicates: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
     return np.asarray(low), np.asarray(high)
 
 
-def paired_difference(old: Sequence[Floats], new: Sequence[Floats], level: float = LEVEL) -> tuple[float, float, float]:
+def paired_difference(
+    old: Sequence[Floats], new: Sequence[Floats], level: float = LEVEL, seed: int = DRAW_SEED
+) -> tuple[float, float, float]:
     """How much larger ``new`` is, and the interval of that, unit by unit on the same units.
 
     Args:
@@ -118,7 +120,7 @@ def paired_difference(old: Sequence[Floats], new: Sequence[Floats], level: float
     differences = [after - before for before, after in zip(old, new, strict=True)]
     if any(np.isnan(difference).all() for difference in differences):
         raise ValueError("no unit has a value in both")
-    low, high = interval(bootstrap_means(differences), level)
+    low, high = interval(bootstrap_means(differences, seed=seed), level)
     return float(np.mean([np.nanmean(difference) for difference in differences])), float(low), float(high)
 
 

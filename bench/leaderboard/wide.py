@@ -11,6 +11,7 @@ import pandas as pd
 from bench.leaderboard.intervals import Summaries, Summary
 from bench.leaderboard.lines import Group, Line, Sheet
 from bench.leaderboard.schema import BoardError, table, wide_columns
+from bench.leaderboard.settings import settings_of
 from bench.leaderboard.statistics import DRAW_SEED, LEVEL, Floats, rank_intervals, ranks, tiers
 from bench.record import Problem
 
@@ -91,6 +92,7 @@ def sidecar(sheet: Sheet, track: str, summaries: Summaries, problems: list[Probl
         "not_ok": [failure for line in lines for failure in _not_ok(line)],
         "missing": [gap for line in lines for gap in _missing(line) if gap["cell"] not in damaged],
         "damaged": [{"cell": key, "reason": reason} for key, reason in sorted(damaged.items())],
+        "settings": settings_of(lines),
     }
 
 

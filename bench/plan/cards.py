@@ -1,4 +1,4 @@
-"""Cards of metrics and methods: all that a reader should know before citing a number, for a screen and as a page.
+"""Cards of metrics: all that a reader should know before citing a number, for a screen and as a page.
 
 Everything comes from the card in the decorator and from the docstring: its first line and what follows it say how the
 number is made, the lines "Source:", "Differs:" and "Beware:" where it comes from and when it misleads.
@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from bench import registry
@@ -46,22 +47,6 @@ def metric_facts(name: str) -> Facts:
         ("differs", text["Differs"]),
         ("beware", text["Beware"]),
         ("needs", "; ".join(_needs(name, roles))),
-    ]
-    return [(what, said) for what, said in facts if said]
-
-
-def method_facts(name: str) -> Facts:
-    """The card of a method."""
-    try:
-        card, settings = registry.method_card(name), registry.load_method(name)
-    except Unsupported as reason:
-        return [("unsupported here", str(reason))]
-    facts = [
-        ("definition", read_docstring(inspect.getdoc(settings) or "")["definition"]),
-        ("source", card.source),
-        ("differs", card.differs or "no"),
-        ("variants", ", ".join(card.variants)),
-        ("version", str(card.version)),
     ]
     return [(what, said) for what, said in facts if said]
 
@@ -115,7 +100,7 @@ def _interval(card: MetricCard) -> str:
 
 def _needs(name: str, roles: list[str]) -> Iterator[str]:
     """Libraries that the file imports, and files of published networks that its roles come from."""
-    for library in _imports(name):
+    for library in libraries(registry.entry("metric", name).path):
         yield f"the library {library}"
     for judge in judge_names():
         if any(role.removeprefix("real_").startswith(judge) for role in roles):
@@ -123,9 +108,10 @@ def _needs(name: str, roles: list[str]) -> Iterator[str]:
             yield f"{card.file.path} ({card.mebibytes} MiB; run_bench.py fetch {judge}) and the library {card.library}"
 
 
-def _imports(name: str) -> list[str]:
+def libraries(path: Path) -> list[str]:
+    """Names of the libraries that a file imports and that a reader has to be told of."""
     found = set()
-    for node in ast.walk(registry.parse(registry.entry("metric", name).path)):
+    for node in ast.walk(registry.parse(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -170,7 +156,7 @@ Metrics of each track, the one that ranks its board in bold:
 
 def _line_of_track(track: str, cards: dict[str, MetricCard]) -> str:
     links = [_link(name, TRACKS[track].primary) for name, card in cards.items() if track in card.tracks]
-    return _wrapped(f"* {track}: {', '.join(links)}")
+    return wrapped(f"* {track}: {', '.join(links)}")
 
 
 def _link(name: str, primary: str) -> str:
@@ -179,14 +165,14 @@ def _link(name: str, primary: str) -> str:
 
 def _section(name: str) -> str:
     summary = registry.entry("metric", name).summary
-    lines = [f"### {name}", "", _wrapped(_escaped(summary)), ""]
-    lines += [_wrapped(f"* **{what}**: {_escaped(said)}") for what, said in metric_facts(name)]
+    lines = [f"### {name}", "", wrapped(escaped(summary)), ""]
+    lines += [wrapped(f"* **{what}**: {escaped(said)}") for what, said in metric_facts(name)]
     return "\n".join([*lines, ""])
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     """Lines of at most ``WIDTH``. Lines of an item stay lines of it, by Markdown's backslash; none starts a list."""
-    indent = "  " if text.startswith("*") else ""
+    indent = re.sub(".", " ", re.match(r"( *\* )?", text)[0])  # type: ignore[index]
     lines = [
         textwrap.fill(
             line,
@@ -198,10 +184,10 @@ def _wrapped(text: str) -> str:
         )
         for place, line in enumerate(text.splitlines())
     ]
-    return re.sub(r"^( *)([-+#]|\d+[.)])(?= )", r"\1\\\2", "\\\n".join(lines), flags=re.M)
+    return re.sub(r"^( *)([-+#>]|\d+[.)])(?= )", r"\1\\\2", "\\\n".join(lines), flags=re.M)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that Markdown shows as it stands, but for ``code``."""
     parts: list[Any] = re.split(r"(``.+?``)", text)
     return "".join(part if part.startswith("``") else re.sub(r"([*<])", r"\\\1", part) for part in parts)

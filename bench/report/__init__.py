@@ -1,7 +1,15 @@
-"""Boards and records for people: tables in a terminal, and one page that works offline."""
+"""Boards and records for people: tables in a terminal, and pages that work offline."""
 
-from bench.report.differences import print_differences
-from bench.report.page import write_page
+from bench.report.differences import print_comparison, print_judgement
+from bench.report.site import board_folders, write_page, write_site
 from bench.report.terminal import print_boards, show
 
-__all__ = ["print_boards", "print_differences", "show", "write_page"]
+__all__ = [
+    "board_folders",
+    "print_boards",
+    "print_comparison",
+    "print_judgement",
+    "show",
+    "write_page",
+    "write_site",
+]

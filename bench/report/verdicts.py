@@ -31,6 +31,7 @@ class Device:
 
     claim: str
     source: str
+    track: str
     rule: str  # what is compared, and when it is supported
     judgements: tuple[Judgement, ...]
 
@@ -87,7 +88,8 @@ def _device(rows: list[dict[Any, Any]], decimals: Mapping[tuple[str, str], int])
         else:
             parts.append(row)
     first = rows[0]
-    return Device(claim=first["claim"], source=first["source"], rule=_rule(rows), judgements=tuple(judgements))
+    said = {key: first[key] for key in ("claim", "source", "track")}
+    return Device(**said, rule=_rule(rows), judgements=tuple(judgements))
 
 
 def _place(row: Mapping[Any, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a board says, as text: the same words for the terminal and the page."""
+"""What a board says, as text: the words of the terminal, and of the page where they serve."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -72,6 +72,7 @@ class Claim:
 
     claim: str
     source: str
+    track: str
     rule: str  # what is compared, and when it holds
     counts: str
     answers: tuple[Answer, ...]
@@ -125,8 +126,8 @@ def _track(name: str, frame: pd.DataFrame, sidecar: Mapping[str, Any]) -> Track:
         summary=_summary(sidecar, frame),
         notes=tuple(sidecar.get("notes", ())),
         groups=tuple(groups),
-        failures=tuple(_failures(sidecar)),
-        warnings=tuple(_warnings(sidecar)),
+        failures=tuple(failures(sidecar)),
+        warnings=tuple(warnings(sidecar)),
     )
 
 
@@ -155,9 +156,14 @@ def _group(
 
 
 def _summary(sidecar: Mapping[str, Any], frame: pd.DataFrame) -> str:
+    ranked = ranked_by(sidecar, frame)
+    return f"ranked by {ranked}; {sidecar['comparisons']} comparisons; suite {sidecar['suite_version']}"
+
+
+def ranked_by(sidecar: Mapping[str, Any], frame: pd.DataFrame) -> str:
+    """The metrics that rank, each with its better direction."""
     ranking = {group["primary"]: group["better"] for group in sidecar["groups"]}
-    named = ", ".join(_ranked_by(metric, better, frame) for metric, better in sorted(ranking.items()))
-    return f"ranked by {named}; {sidecar['comparisons']} comparisons; suite {sidecar['suite_version']}"
+    return ", ".join(_ranked_by(metric, better, frame) for metric, better in sorted(ranking.items()))
 
 
 def _ranked_by(metric: str, better: str, frame: pd.DataFrame) -> str:
@@ -166,7 +172,8 @@ def _ranked_by(metric: str, better: str, frame: pd.DataFrame) -> str:
     return f"nothing: {metric} has no {'direction' if frame[metric].notna().any() else 'value yet'}"
 
 
-def _failures(sidecar: Mapping[str, Any]) -> Iterable[str]:
+def failures(sidecar: Mapping[str, Any]) -> Iterable[str]:
+    """One line a cell that has no result."""
     for cell in sidecar["not_ok"]:
         yield f"{_cell(cell)}: {cell['status']}{': ' + cell['error'] if cell['error'] else ''}"
     for cell in sidecar["missing"]:
@@ -175,7 +182,8 @@ def _failures(sidecar: Mapping[str, Any]) -> Iterable[str]:
         yield f"cell {cell['cell']}: record damaged: {cell['reason']}"
 
 
-def _warnings(sidecar: Mapping[str, Any]) -> Iterable[str]:
+def warnings(sidecar: Mapping[str, Any]) -> Iterable[str]:
+    """What a reader of the numbers should know first."""
     for subject in sidecar["gate_overridden"]:
         yield f"{subject}: its accuracy is below the gate, which was overridden"
     reasons: dict[str, list[str]] = {}
@@ -231,7 +239,7 @@ def _claim(
     compared = f"{track}, gaps to {control}" if control else track
     answers = tuple(_answer(row, decimals.get((track, row["metric"]), 4)) for row in rows)
     rule = f"{compared}; holds where the interval of the gain lies above {margin:g}"
-    return Claim(claim=claim, source=source, rule=rule, counts=_counts(rows), answers=answers)
+    return Claim(claim=claim, source=source, track=track, rule=rule, counts=_counts(rows), answers=answers)
 
 
 def _counts(rows: Iterable[Mapping[Any, Any]]) -> str:

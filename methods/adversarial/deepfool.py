@@ -27,7 +27,7 @@ class DeepFool:
 
     norm: Literal["l2", "linf"] = "l2"  # in which the way is the shortest
     steps: int = 50  # at most
-    overshoot: float = 0.02
+    overshoot: float = 0.02  # share of the way that is gone beyond the boundary
     candidates: int = 10  # likeliest classes of the original, its own among them
 
     def why_not(self, task: AdversarialTask) -> str | None:

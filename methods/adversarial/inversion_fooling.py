@@ -32,7 +32,7 @@ class InversionFooling:
     cosine: float = 1.0  # γ, over all pairs
     orthogonality: float = 1.0  # δ
     step_size: float = 2e-3  # Adam's
-    batch_size: int = 64
+    batch_size: int = 64  # images of a training step
 
     def why_not(self, task: AdversarialTask) -> str | None:
         """Needs freedom from a bound, a wrong class, and the passes of a step."""

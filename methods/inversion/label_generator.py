@@ -14,7 +14,7 @@ from methods.inversion._generator import GeneratorInversion
 )
 @dataclass(frozen=True, kw_only=True)
 class LabelGenerator(GeneratorInversion):
-    """Cross-entropy alone: one image a class solves it. Rows R0, R1 (cosine) and R2 (dropout) of spec 7.2."""
+    """Cross-entropy alone: one image a class solves it."""
 
     condition: Condition = "label"
     dropout: str = "none"

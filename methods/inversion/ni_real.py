@@ -39,9 +39,9 @@ class NiReal(GeneratorInversion):
 
     S = Σ_layers mean_c KL(N(μ_c, σ²_c) ‖ N(running μ_c, running σ²_c)), what enters each BatchNorm layer against what
     the layer remembers: pulls the pictures to where the training data were. A generator can do that with one picture a
-    class. D takes that way: Σ_layers mean over same-class pairs of max(0, 1 − d / √``share``)², with
-    d² = ‖q_i − q_j‖² / 2P and q the layer's input in units of its running deviations, P numbers an image. Two draws of
-    the training data have d² = 1 on average, whatever their classes; nothing pushes beyond ``share`` of that.
+    class. D takes that way: Σ_layers mean over same-class pairs of max(0, 1 − d / √``share``)², with d² =
+    ‖q_i − q_j‖² / 2P and q the layer's input in units of its running deviations, P numbers an image. Two draws of the
+    training data have d² = 1 on average, whatever their classes; nothing pushes beyond ``share`` of that.
     """
 
     condition: Condition = "one_hot"

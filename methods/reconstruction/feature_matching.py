@@ -22,7 +22,7 @@ class FeatureMatching:
     """
 
     alpha: float = 6.0  # power of the norm that keeps pixels in range
-    alpha_weight: float = 1e-4
+    alpha_weight: float = 1e-4  # of that norm
     smoothness: float = 0.5  # weight of the total variation
     step_size: float = 0.3  # change of a pixel in the first steps, in intensities
     start_spread: float = 0.1  # standard deviation of the starting pixels around mid-grey, in intensities

@@ -33,10 +33,10 @@ class LearnedDecoder:
     memory for all references.
     """
 
-    steps: int = 2000
+    steps: int = 2000  # of the decoder, at most
     epochs: int = 100  # no reference is seen more often than this: few references end the steps early
     batch_size: int = 16  # references of a step, all of them where there are fewer
-    step_size: float = 3e-3
+    step_size: float = 3e-3  # AdamW's, falls to 0 as a cosine
     weight_decay: float = 0.1  # AdamW's: a step takes this share of the step size off each weight
     width: int = 16  # channels at the image's resolution and half of it; doubled at each further halving, up to 8 times
 

@@ -25,7 +25,7 @@ class BortSGD:
     """Cross-entropy by SGD with g ← g + γ Δ(W); all else as ``sgd``."""
 
     step_size: float = 0.1  # at the end of the warm-up; also scales the correction
-    momentum: float = 0.9
+    momentum: float = 0.9  # Nesterov's
     weight_decay: float = 5e-4  # of matrices that are not constrained
     constrained_decay: float = 0.0  # of those that are
     gamma: float = 0.1  # weight of the constraint

@@ -58,7 +58,7 @@ class Decoupling:
     """Cross-entropy + λ_m Σ information + λ_k Σ alignment + λ_s Σ sparsity over gated layers, by SGD [code-20]."""
 
     step_size: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
+    momentum: float = 0.9  # not Nesterov's
     weight_decay: float = 1e-4  # of everything
     information: float = 0.01  # λ_m, of the class read from the bits
     alignment: float = 1.0  # λ_k, of filters' outputs with the bits

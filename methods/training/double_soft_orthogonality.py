@@ -34,7 +34,7 @@ class DoubleSoftOrthogonality:
     """SGD on cross-entropy + strength × Σ (‖Wᵀ W − I‖² + ‖W Wᵀ − I‖²) over kernels and matrices; else as ``sgd``."""
 
     step_size: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
+    momentum: float = 0.9  # Nesterov's
     weight_decay: float = 5e-4  # of matrices that are not constrained
     constrained_decay: float = 0.0  # of those that are
     strength: float = 0.025  # λ

@@ -22,7 +22,7 @@ class FeatureBoosting:
     """Cross-entropy + λ Σ saliencies by SGD."""
 
     step_size: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
+    momentum: float = 0.9  # not Nesterov's
     weight_decay: float = 1e-4  # of everything
     keep: float = 0.7  # share of each layer's filters that an image uses, rounded up
     lasso: float = 1e-8  # λ, on the mean over images of the sum over filters

@@ -18,7 +18,7 @@ class FineTuning:
     """Cross-entropy by SGD, from wherever the network starts."""
 
     step_size: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
+    momentum: float = 0.9  # not Nesterov's
     weight_decay: float = 1e-4  # of everything
 
     def train(self, task: TrainingTask) -> nn.Module:

@@ -22,7 +22,7 @@ class MagnitudePruning:
     """The filters with the largest L1 norm stay; cross-entropy by SGD."""
 
     step_size: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
+    momentum: float = 0.9  # not Nesterov's
     weight_decay: float = 1e-4  # of everything
     keep: float = 0.7  # share of each layer's filters that stays, rounded; at least one
 

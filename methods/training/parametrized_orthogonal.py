@@ -26,7 +26,7 @@ class ParametrizedOrthogonal:
     """
 
     step_size: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
+    momentum: float = 0.9  # Nesterov's
     weight_decay: float = 5e-4  # of matrices that are not constrained
     orthogonal_map: str = "cayley"  # or "matrix_exp" or "householder"
     split_qkv: bool = False  # query, key and value as three matrices

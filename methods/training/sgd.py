@@ -19,7 +19,7 @@ class SGD:
     """Cross-entropy by SGD; schedule, augmentation and epochs come from the task's recipe."""
 
     step_size: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
+    momentum: float = 0.9  # Nesterov's
     weight_decay: float = 5e-4  # of matrices and kernels
 
     def train(self, task: TrainingTask) -> nn.Module:

@@ -25,7 +25,7 @@ class SpectralNorm:
     """SGD on cross-entropy with weights V / σ(V), bounded but not orthogonal; all else as ``sgd``."""
 
     step_size: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
+    momentum: float = 0.9  # Nesterov's
     weight_decay: float = 5e-4  # of matrices that are not constrained
     constrained_decay: float = 0.0  # of the tensors beneath those that are
     iterations: int = 1  # of the power method, a step

@@ -44,12 +44,12 @@ class SRIP:
     """SGD on cross-entropy + strength × Σ σ(Wᵀ W − I)² over kernels and matrices; all else as ``sgd``."""
 
     step_size: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
+    momentum: float = 0.9  # Nesterov's
     weight_decay: float = 5e-4  # of matrices that are not constrained
     constrained_decay: float = 0.0  # of those that are
     strength: float = 0.01  # λ [code]
     annealed: bool = False  # strength × 1e-3, 1e-4, 1e-6, 0 from 10, 25, 35, 60 % of the run on
-    squared: bool = True
+    squared: bool = True  # the penalty; else σ itself
     iterations: int = 1  # of the power method [code]
     split_qkv: bool = False  # query, key and value as three matrices
     head: bool = True  # constrain the classifier's last layer too

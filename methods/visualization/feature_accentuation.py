@@ -64,7 +64,7 @@ class FeatureAccentuation:
     pull: float = 3.0  # weight of the pull, in units of λ's ratio
     step_size: float = 0.05  # change of a coefficient per step
     smallest_crop: float = 0.7  # share of the picture's side
-    largest_crop: float = 0.99
+    largest_crop: float = 0.99  # likewise
     decay_power: float = 1.0  # how fast the weight of a coefficient falls with its frequency
     candidates: int = 1000  # most references looked at for channels; the first ones
 

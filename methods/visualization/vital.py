@@ -126,11 +126,11 @@ class Vital:
     flip: bool = False  # mirror half of the images left to right in each step; wrong for digits
     step_size: float = 1.0  # change of a pixel per step, normalised
     momentum: float = 0.5  # of Adam
-    second_momentum: float = 0.9
+    second_momentum: float = 0.9  # its β₂
     warmup: float = 0.05  # share of the steps in which the step size grows; then it falls as a cosine
     clip: bool = True  # to [0, 1] after each step; at the end in any case
     # For a GPU, of classes alone; the report says what difference they make.
-    channels_last: bool = False
+    channels_last: bool = False  # the memory format
     autocast: bool = False  # the network in bfloat16; sorting, loss and pixels stay float32
     compiled: bool = False  # the network by torch.compile
 

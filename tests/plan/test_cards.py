@@ -103,5 +103,5 @@ def test_the_page_is_narrow_and_no_line_of_text_becomes_a_list():
     lines = cards.page().splitlines()
     assert max(map(len, lines)) <= cards.WIDTH
     long = "* **sum**: " + "a" * 103 + " + b"
-    assert cards._wrapped(f"{long} - c") == f"{long}\n  \\- c"
+    assert cards.wrapped(f"{long} - c") == f"{long}\n  \\- c"
     assert not [line for line in lines if re.match(r" +([-+*#]|\d+[.)]) ", line)]

@@ -1,12 +1,15 @@
 """Records made by hand, for tests of the right tower."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.leaderboard import Boards, assemble
-from bench.record import Cost, Identity, IndexedCell, Reading, Record, SuiteIndex
+from bench.leaderboard.lines import samples_of
+from bench.record import Cost, Identity, IndexedCell, Reading, Record, Store, SuiteIndex
 
 Values = Mapping[str, np.ndarray]
 
@@ -87,6 +90,21 @@ def boards_of(
     records = [one for one, _ in made]
     index = index_of([*records, *planned], **changes)
     return assemble(index, records, (lambda one: arrays[one.key]) if intervals else lambda one: {}, intervals=intervals)
+
+
+def with_samples(made: Sequence[tuple[Record, Values]], **changes: Any) -> Boards:
+    """Boards whose per-image values are at hand, as they are from a store."""
+    known = {one.key: (one, values) for one, values in made}
+    return replace(boards_of(made, **changes), samples=lambda cell: samples_of(*known[cell]) if cell in known else {})
+
+
+def stored(folder: Path, made: Sequence[tuple[Record, Values]], **changes: Any) -> Store:
+    """A store that holds the records, and the index of their board."""
+    store = Store.create(folder)
+    for one, values in made:
+        store.commit(one, values, store.stage(one.key))
+    store.write_index(index_of([one for one, _ in made], **changes))
+    return store
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:

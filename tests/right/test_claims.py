@@ -375,8 +375,9 @@ def shown(boards, width=110):
 def test_boards_without_claims_and_notes_do_not_mention_them(tmp_path):
     boards = boards_of(two_methods())
     assert boards.claims is None
-    paths = [*write(boards, tmp_path), write_page(boards, tmp_path)]
+    paths = [*write(boards, tmp_path), write_page(boards, tmp_path / "page")]
     assert not any("claim" in path.name or "claim" in path.read_text() for path in paths)
+    assert not (tmp_path / "page" / "claims.html").exists()
     assert "notes" not in boards.sidecars["reconstruction"]
     assert "claim" not in shown(boards)
 
@@ -427,13 +428,13 @@ def test_lower_is_better_is_said():
     assert "one against two, ssim, lower is better: " in text
 
 
-def test_the_page_shows_claims_before_the_boards_and_escapes_them(tmp_path):
-    boards = some_boards()
-    write(boards, tmp_path)
-    text = write_page(boards, tmp_path).read_text()
-    assert text.index('<h2 id="claims">') < text.index('<h2 id="reconstruction">')
-    assert 'href="#claims"' in text and 'href="claims.csv"' in text
-    assert "holds 1, fails 1, unclear 0, no value 2; comparisons: 4, each at 95 %, not corrected" in text
+def test_the_page_of_claims_shows_each_with_its_counts_and_escapes_them(tmp_path):
+    write_page(some_boards(), tmp_path)
+    text = (tmp_path / "claims.html").read_text()
+    assert 'href="claims.html"' in (tmp_path / "index.html").read_text()
+    assert "One beats two." in text and "Somebody 2023" in text
+    for count in ("holds 1", "fails 1", "no value 2"):
+        assert count in text
     assert "Late is &lt;b&gt;worse&lt;/b&gt;, [red]says[/] nobody." in text and "<b>worse" not in text
 
 

@@ -3,33 +3,31 @@
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from bench import contract
+from bench import contract, leaderboard
 from bench.leaderboard import (
     BoardError,
     Tolerance,
+    boards_in_both,
+    build,
     changes_between,
-    compare,
     load_boards,
     load_changes,
     log_changes,
     worse,
     write,
 )
-from bench.leaderboard.compare import TIMED_UNITS
-from tests.right.making import boards_of, measured, noise, reading, record
+from bench.leaderboard.schema import TIMED_UNITS
+from bench.report import print_comparison
+from tests.right.making import boards_of, measured, noise, reading, record, stored, with_samples
 
 VALUES = 0.5 + 0.1 * noise(0, 2, 60)
 
 
-def with_samples(made, **changes):
-    """Boards whose per-image values are at hand, as they are from a store."""
-    from dataclasses import replace
-
-    from bench.leaderboard.lines import samples_of
-
-    known = {one.key: (one, values) for one, values in made}
-    return replace(boards_of(made, **changes), samples=lambda cell: samples_of(*known[cell]) if cell in known else {})
+def compare(old, new, *rest, **options):
+    """The differences alone."""
+    return leaderboard.compare(old, new, *rest, **options).differences
 
 
 def test_a_board_does_not_differ_from_itself():
@@ -85,7 +83,7 @@ def test_noise_around_the_old_value_is_unclear():
 def test_a_difference_within_the_tolerance_is_left_out():
     old, new = with_samples(measured("one", VALUES)), with_samples(measured("one", VALUES - 0.0009))
     assert compare(old, new) == []
-    assert [one.kind for one in compare(old, new, {"ssim": Tolerance(absolute=1e-4)})] == ["worse"]
+    assert [one.kind for one in compare(old, new, {"fraction": Tolerance(absolute=1e-4)})] == ["worse"]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +98,9 @@ def test_replicates_are_compared_pair_by_pair():
     shared = noise(0, 200)
 
     def boards(value, replicates):
-        one = reading(value, metric="frechet_x", per="set", replicates="r", better="lower", unit="distance")
+        one = reading(
+            value, metric="frechet_x", per="set", replicates="r", better="lower", unit="squared feature distance"
+        )
         return with_samples([(record(readings=[one]), {"r": replicates})], primary={"reconstruction": "frechet_x"})
 
     (found,) = compare(boards(10.0, 10 + shared), boards(10.5, 10.5 + shared))
@@ -246,12 +246,84 @@ def test_one_alarm_a_line():
     assert len(worse(found)) == 1
 
 
-def test_a_release_is_compared_in_pairs_only_with_its_values(tmp_path):
+def test_one_unit_drawn_anew_never_varies_and_so_raises_no_alarm():
+    unit = VALUES[:1, :1]
+    old, new = with_samples(measured("one", unit)), with_samples(measured("one", unit - 0.1))
+    (found,) = compare(old, new)
+    assert (found.kind, found.paired) == ("unclear", False)
+
+
+def test_the_seed_moves_the_interval_and_not_the_difference():
+    old, new = (with_samples(measured("one", VALUES + shift)) for shift in (0, 0.05 * noise(7, 2, 60) - 0.1))
+    ends = {(one.low, one.high) for seed in range(3) for one in compare(old, new, seed=seed)}
+    assert len(ends) == 3
+    assert all(low == pytest.approx(-0.1, abs=0.03) for low, _ in ends)
+
+
+# ---- where samples come from, and several boards -------------------------------------------------------------------
+
+
+def test_values_in_the_folder_make_a_comparison_paired(tmp_path):
     old, new = with_samples(measured("one", VALUES)), with_samples(measured("one", VALUES - 0.01))
     write(old, tmp_path / "with", values=True)
     write(old, tmp_path / "without")
     assert [one.paired for one in compare(load_boards(tmp_path / "with"), new)] == [True]
     assert [one.paired for one in compare(load_boards(tmp_path / "without"), new)] == [False]
+    write(old, tmp_path / "with")
+    assert not (tmp_path / "with" / "values.safetensors.xz").exists(), "of earlier boards"
+
+
+def test_values_come_from_a_store_only_while_it_says_what_the_table_says(tmp_path):
+    store = stored(tmp_path / "store", measured("one", VALUES))
+    write(build(store, "smoke"), tmp_path / "old")
+    same = leaderboard.compare(load_boards(tmp_path / "old", store), build(store, "smoke"))
+    assert (same.differences, same.paired, same.unpaired) == ([], 1, 0)
+
+    stored(tmp_path / "store", measured("one", VALUES - 0.01))  # the same cells, run again: other values, equal keys
+    found = leaderboard.compare(load_boards(tmp_path / "old", store), build(store, "smoke"))
+    assert [(one.kind, one.paired) for one in found.differences] == [("unclear", False)]
+    assert (found.paired, found.unpaired) == (0, 1)
+
+
+def test_numbers_without_units_are_counted_apart():
+    old = with_samples([(record(readings=[reading(2.0, metric="passes", unit="passes", resample="none")]), {})])
+    found = leaderboard.compare(old, old)
+    assert (found.paired, found.unpaired, found.single) == (0, 0, 1)
+
+
+def test_boards_of_one_name_are_compared_and_the_others_named(tmp_path):
+    for folder, names in (("old", ("a", "b")), ("new", ("b", "c"))):
+        for name in names:
+            write(boards_of(measured("one", VALUES)), tmp_path / folder / name)
+    pairs, alone = boards_in_both(tmp_path / "old", tmp_path / "new")
+    assert [(old.board, new.board) for old, new in pairs] == [("b", "b")]
+    assert alone == [f"a is in {tmp_path / 'old'} only", f"c is in {tmp_path / 'new'} only"]
+    pairs, alone = boards_in_both(tmp_path / "old" / "a", tmp_path / "new" / "c")
+    assert [(old.board, new.board) for old, new in pairs] == [("a", "c")] and alone == []
+    pairs, alone = boards_in_both(tmp_path / "old", tmp_path / "new" / "b")
+    assert [(old.board, new.board) for old, new in pairs] == [("b", "b")] and alone == []
+    with pytest.raises(BoardError, match="no board is in both"):
+        boards_in_both(tmp_path / "old", tmp_path / "new" / "c")
+    with pytest.raises(BoardError, match="it is not a folder"):
+        boards_in_both(tmp_path / "old", tmp_path / "nowhere")
+
+
+def test_versions_and_libraries_that_changed_are_said_once(tmp_path):
+    def boards(torch, **card):
+        made = [
+            one
+            for method in ("one", "two", "three")
+            for one in measured(method, VALUES, conditions={"torch": torch}, card=card)
+        ]
+        return with_samples(made)
+
+    console = Console(record=True, width=200)
+    print_comparison(leaderboard.compare(boards("2.14"), boards("2.15")), console)
+    print_comparison(leaderboard.compare(boards("2.15"), boards("2.15", metric_version=2)), console)
+    lines = console.export_text().splitlines()
+    assert lines[0] == "refused    conditions changed: torch 2.14 → 2.15: 3 numbers not compared (ssim)"
+    assert lines[1] == "smoke: 3 conditions; paired: 0, unpaired: 0, without units: 0"
+    assert lines[2] == "refused    conditions changed: metric_version 1 → 2: 3 numbers not compared (ssim)"
 
 
 # ---- changes.csv ---------------------------------------------------------------------------------------------------
@@ -270,6 +342,14 @@ def test_changes_name_what_was_added_removed_and_rescored(tmp_path):
     assert (rows[keys["moved"]]["old_value"], rows[keys["moved"]]["new_value"]) == (0.5, 0.6)
     assert np.isnan(rows[keys["gone"]]["new_value"])
     assert rows[keys["new"]]["reason"] == "ssim: a fix, of the metric"
+
+
+def test_what_a_clock_gave_is_no_change_of_a_published_row():
+    def frame(milliseconds):
+        one = reading(milliseconds, metric="latency", unit="ms", resample="none")
+        return boards_of([(record(readings=[one]), {})], primary={"reconstruction": "latency"}).long
+
+    assert len(changes_between(frame(1.0), frame(2.0), date="2026-09-02", reason="r")) == 0
 
 
 def test_the_log_of_changes_grows_and_keeps_its_rows(tmp_path):

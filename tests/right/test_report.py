@@ -1,16 +1,13 @@
 """Boards and records as people see them."""
 
 import re
-from html.parser import HTMLParser
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from bench.leaderboard import write
 from bench.record import Cost
-from bench.report import print_boards, show, write_page
+from bench.report import print_boards, show
 from tests.right.making import boards_of, measured, noise, reading, record
 
 VALUES = 0.5 + 0.1 * noise(0, 2, 40)
@@ -118,59 +115,6 @@ def test_a_record_is_shown_whole():
         "stem.weight: 0.5\n",
     ):
         assert part in text
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and all text outside scripts and styles."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags, self.text = [], []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def test_the_page_shows_tables_reasons_and_pictures(tmp_path):
-    picture = tmp_path / "pictures" / "contact sheet.png"
-    picture.parent.mkdir()
-    picture.write_bytes(b"")
-    path = write_page(boards(), tmp_path / "board", [picture, tmp_path / "absent.png"])
-    assert path == tmp_path / "board" / "index.html"
-    page = Page(path)
-    images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    assert images == ["../pictures/contact%20sheet.png"]
-    cells = [text.strip() for text in page.text]
-    assert "good" in cells and "1 [1–1]" in cells and "0 of 1 cells ok" in cells
-    assert any("broken" in text and "no memory [left] <b>" in text for text in cells)
-
-
-def test_the_page_needs_nothing_from_elsewhere(tmp_path):
-    text = write_page(boards(), tmp_path).read_text()
-    assert "http" not in text and "src=" not in text
-
-
-def test_the_page_links_the_tables_that_lie_beside_it(tmp_path):
-    assert ".csv" not in write_page(boards(), tmp_path).read_text()
-    write(boards(), tmp_path)
-    assert 'href="reconstruction.csv"' in write_page(boards(), tmp_path).read_text()
-
-
-def test_names_cannot_become_markup(tmp_path):
-    name = "<script>alert(1)</script>"
-    made = [(record(name, key="k", readings=[reading()]), {}), (record(name, 1, key="l", status="oom", error=name), {})]
-    page = Page(write_page(boards_of(made), tmp_path))
-    assert [tag for tag, _ in page.tags].count("script") == 1  # the page's own
-    assert any(name in text for text in page.text)
-
-
-def test_the_same_boards_give_the_same_page(tmp_path):
-    first = write_page(boards(), tmp_path / "a").read_bytes()
-    assert write_page(boards(), tmp_path / "b").read_bytes() == first
 
 
 def test_a_long_list_in_a_records_notes_is_shown_by_its_ends():

@@ -67,13 +67,14 @@ def test_terminal_and_page_tell_the_data_sets_of_tables_and_answers_apart(boards
     said = StringIO()
     print_boards(boards, Console(file=said, width=300))
     page = write_page(boards, tmp_path).read_text(encoding="utf-8")
-    for text in (said.getvalue(), page):
-        for name in SETS:
-            assert f"{name} · resnet20 · layer3" in text
-            assert f"{name} · resnet20 · layer3: one against two" in text
+    claims = (tmp_path / "claims.html").read_text(encoding="utf-8")
+    for name in SETS:
+        assert f"{name} · resnet20 · layer3" in said.getvalue() and f"<b>{name} · resnet20 · layer3</b>" in page
+        assert f"{name} · resnet20 · layer3: one against two" in said.getvalue()
+        assert f"<td>{name} · resnet20 · layer3<td>one against two" in claims
 
 
 def test_a_changed_number_is_that_of_its_data_set(boards):
-    (found,) = compare(boards, boards_of(made({**MEANS, ("two", "svhn"): 0.15})))
+    (found,) = compare(boards, boards_of(made({**MEANS, ("two", "svhn"): 0.15}))).differences
     assert (found.kind, found.line[1], found.line[5]) == ("worse", "svhn", "two")
     assert found.new - found.old == pytest.approx(-0.05)

@@ -1,0 +1,180 @@
+"""Writes the pages: text that reads without scripts, one style, one script, and a data file a board."""
+
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bench.leaderboard import BoardError, Boards, folders_of, load_boards
+from bench.record import Store, write_atomic
+from bench.report.site import gallery as galleries
+from bench.report.site.claims import glances_of, papers_of
+from bench.report.site.data import board_script, cells_of
+from bench.report.site.gallery import NO_GALLERY, Gallery
+from bench.report.site.rows import Track, decimals, text, tracks_of, with_interval
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+SCRIPTS = ("glassbench.css", "glassbench.js", "plots.js")
+MARK = b"glassbench"
+HOW = {  # what stands above what on a contact sheet
+    "reconstruction": "originals above, copies below",
+    "adversarial": "clean images above, attacked ones below",
+    "attribution": "images above, maps below",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One board and where its page is."""
+
+    boards: Boards
+    tracks: Sequence[Track]
+    gallery: Gallery
+    file: str
+    stem: str  # of its data file
+    about: str  # what the suite is, in its own words
+
+    @property
+    def address(self) -> str:
+        return quote(self.file)
+
+    @property
+    def script(self) -> str:
+        return quote(f"data/{self.stem}.js")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the list of boards wants to know."""
+        sidecar: Mapping[str, Any] = next(iter(self.boards.sidecars.values()), {})
+        rows = [row for track in self.tracks for row in track.rows]
+        cells = self.boards.long.drop_duplicates("cell_id")
+        hardware = [str(name) for name in cells["gpu_name"].unique() if name] or ["CPU"]
+        return {
+            **{name: sidecar.get(name, "") for name in ("suite", "profile", "suite_version", "protocol")},
+            "datasets": sorted({row.name["dataset"] for row in rows}),
+            "rows": len(rows),
+            "ok": sum(row.n_ok for row in rows),
+            "not_ok": sum(row.n_cells - row.n_ok for row in rows),
+            "updated": max((str(frame["updated_utc"].max()) for frame in self.boards.wide.values()), default="")[:10],
+            "torch": ", ".join(sorted({str(version) for version in cells["torch"] if version})),
+            "hardware": ", ".join(sorted(hardware)),
+        }
+
+
+def write_site(
+    folders: Sequence[Path], to: Path, *, store: Store | None = None, about: Mapping[str, str] | None = None
+) -> Path:
+    """Write the pages of boards that lie as files; returns the first page. What else lies in ``to`` is left alone.
+
+    Args:
+        folders: each of a board.
+        store: where pictures of cells are copied from; without it rows have none.
+        about: name of a suite → what it is.
+
+    Raises:
+        BoardError: a board cannot be read, or ``to`` holds a file of the same name that is no page of ours.
+    """
+    pages: list[Page] = []
+    for folder in folders:
+        boards = load_boards(folder)
+        stem = _stem(boards.board, {page.stem for page in pages})
+        made = NO_GALLERY if store is None else galleries.copied(store, cells_of(boards), to)
+        pages.append(_page(boards, made, f"{stem}.html", stem, about))
+    _write(pages, to)
+    return to / "index.html"
+
+
+def write_page(boards: Boards, folder: Path, *, store: Store | None = None, sheets: Sequence[Path] = ()) -> Path:
+    """Write the page of one board as ``index.html`` and return its path.
+
+    Args:
+        store: rows link to the pictures that lie there.
+        sheets: pictures of all rows of a track, shown on the page; those that do not exist are left out.
+    """
+    made = NO_GALLERY if store is None else galleries.linked(store, cells_of(boards), folder)
+    page = _page(boards, made, "index.html", _stem(boards.board, set()), None)
+    found = [(path.stem, quote(Path(os.path.relpath(path, folder)).as_posix())) for path in sheets if path.is_file()]
+    _write([page], folder, sheets=found, is_site=False)
+    return folder / "index.html"
+
+
+def board_folders(root: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The folders of boards in ``root``, which may itself be one or a release; by name, or only those asked for.
+
+    Raises:
+        BoardError: there are none, or none of an asked name.
+    """
+    found = folders_of(root if root.name else root.resolve())
+    for name in names:
+        if name not in found:
+            near = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
+            guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise BoardError(f"no board named {name!r} in {root}.{guess}", f"there are: {', '.join(found)}")
+    return [found[name] for name in names or found]
+
+
+def _page(boards: Boards, made: Gallery, file: str, stem: str, about: Mapping[str, str] | None) -> Page:
+    suite = str(next(iter(boards.sidecars.values()), {}).get("suite", ""))
+    said = (about or {}).get(suite, "")
+    return Page(boards=boards, tracks=tracks_of(boards), gallery=made, file=file, stem=stem, about=said)
+
+
+def _stem(board: str, taken: set[str]) -> str:
+    """The board's name as a file name; one that had to change, or is taken, ends in a digest of the board's."""
+    plain = re.sub(r"[^\w.-]", "_", board, flags=re.ASCII)
+    if plain == board and plain not in {*taken, "index", "claims"} and not plain.startswith("."):
+        return plain
+    return f"{plain.strip('.')}_{hashlib.sha256(board.encode()).hexdigest()[:8]}"
+
+
+def _write(pages: Sequence[Page], to: Path, *, sheets: Sequence[tuple[str, str]] = (), is_site: bool = True) -> None:
+    """All files at once, so that a page that cannot be made leaves nothing half-written."""
+    papers = papers_of([page.boards for page in pages])
+    shared = {"papers": papers, "pages": pages, "is_site": is_site, "sheets": sheets, "how": HOW}
+    files = {to / name: (TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS}
+    for page in pages:
+        files[to / page.file] = _render("board.html", page=page, **shared)
+        files[to / "data" / f"{page.stem}.js"] = board_script(page.boards, page.tracks, page.gallery)
+    if papers:
+        page_of = {page.boards.board: page for page in pages}
+        glances = glances_of(page.boards for page in pages)
+        files[to / "claims.html"] = _render("claims.html", page_of=page_of, glances=glances, **shared)
+    if is_site:
+        files[to / "index.html"] = _render("index.html", **shared)
+        _check_ours(files)
+    (to / "data").mkdir(parents=True, exist_ok=True)
+    for path, content in files.items():
+        write_atomic(path, content.encode())
+
+
+def _check_ours(files: Iterable[Path]) -> None:
+    """Nothing that somebody else wrote is written over."""
+    for path in files:
+        if path.exists() and MARK not in path.read_bytes()[:400]:
+            raise BoardError(f"{path} is there already and was not written by site", "give another folder with --to")
+
+
+def _render(name: str, **content: Any) -> str:
+    return _templates().get_template(name).render(**content).strip() + "\n"
+
+
+@cache
+def _templates() -> Environment:
+    """Names come from contributors: everything is escaped."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.globals.update(decimals=decimals, text=text, with_interval=with_interval)
+    return made
