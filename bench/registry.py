@@ -355,7 +355,6 @@ class Definition:
     code: str
 
 
-@cache
 def definitions(kind: Kind, name: str) -> tuple[Definition, ...]:
     """All that a method's or metric's file defines, and every definition of the project that it uses."""
     seen: set[tuple[Path, str]] = set()

@@ -32,7 +32,7 @@ def filtering_ms(reader: Reader, board: str, text: str, *, rounds: int = 5) -> l
 
 WHOLE = """
 const [css, rows, done] = arguments, start = performance.now();
-const isWhole = () => document.querySelectorAll(rows).length === count;
+const isWhole = () => document.querySelectorAll(`${rows}:not(.later)`).length === count;
 const look = () => isWhole() ? done(performance.now() - start) : setTimeout(look);
 const count = document.querySelectorAll(rows).length;
 document.querySelector(css).click();

@@ -5,7 +5,7 @@ globalThis.glassbench ??= {};
   const $ = (selector, root = document) => root.querySelector(selector);
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
   const GAP = "–", MANY = 12, PANELS = 4; // rows whose pictures, and groups whose plots are shown at once
-  const SCREEN = 60; // rows that are laid out before a click is answered
+  const SCREEN = 60, PART = 500; // rows that are laid out before a click is answered, and at once from then on
   const page = JSON.parse($("#page")?.textContent ?? "{}");
 
   /** An element with properties and children; strings become text. */
@@ -156,17 +156,16 @@ globalThis.glassbench ??= {};
     const withDetails = row => opened.has(row) ? [row, opened.get(row)] : [row];
 
     let finish = () => {}, cancel = () => {};
-    /** Rows that fill a screen stand there at once, the others follow in parts. */
+    /** All rows stand in their order at once; those that fill a screen are shown before a click is answered. */
     const fill = (parent, nodes) => {
+      const every = nodes.flatMap(node => node.rows ? [...node.rows] : node), part = document.createDocumentFragment();
       let place = 0, timer;
+      every.forEach((row, number) => row.classList.toggle("later", number >= SCREEN));
+      part.append(...nodes);
+      parent.append(part);
       const step = most => {
-        const part = document.createDocumentFragment();
-        for (let count = 0; place < nodes.length && count < most; place++) {
-          part.append(nodes[place]);
-          count += nodes[place].rows?.length ?? 1;
-        }
-        parent.append(part);
-        if (place < nodes.length) timer = setTimeout(step, 0, SCREEN);
+        for (const row of every.slice(place, place += most)) row.classList.remove("later");
+        if (place < every.length) timer = setTimeout(step, 0, PART);
       };
       cancel = () => clearTimeout(timer);
       finish = () => { cancel(); step(Infinity); };
