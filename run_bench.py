@@ -325,7 +325,6 @@ def nightly(
         err.print("nothing was run: the selftest failed\n  mend what run_bench.py selftest shows", highlight=False)
         raise typer.Exit(1)
     nights = [_night(plan, place, data, boards, last, workers) for plan in plans]
-    first_page = write_site(list(folders_of(boards).values()), site, store=place)
     judgements = [night.judgement for night in nights if night.judgement is not None]
     alarms = sum(len(one.alarms) for one in judgements)
     global _status
@@ -336,8 +335,9 @@ def nightly(
     for plan in plans:
         if plan.suite.board not in last.boards:
             _say(f"{plan.suite.board}: not in release {last.version}, so it is compared with nothing")
-    out.print(f"site:   {first_page}", highlight=False, soft_wrap=True)
     out.print(f"report: {path}", highlight=False, soft_wrap=True)
+    first_page = write_site(list(folders_of(boards).values()), site, store=place)  # a page hides no alarm by failing
+    out.print(f"site:   {first_page}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -619,6 +619,8 @@ def _check_folder(folder: Path, what: str = "boards", option: str = "--leaderboa
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise _setup(f"{what} cannot be written to {folder}: {there} is not a writable folder", f"give {option}")
+    if (folder / "release.json").exists():
+        raise _setup(f"{what} cannot be written to {folder}: a release is never changed", f"give {option}")
 
 
 def _choose(made: Plan, only: list[str] | None, limit: int | None) -> list[Cell]:

@@ -162,6 +162,26 @@ def test_a_method_that_newly_fails_is_an_alarm_and_other_failures_end_with_1(
     assert report(tmp_path, "2026-09-03")["boards of the release that were not run"] == ["tiny"]
 
 
+def test_a_page_that_cannot_be_written_hides_no_alarm(
+    command: Command,  # noqa: F811
+    tmp_path: Path,
+    released: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("<title>my home</title>")
+    broken = plugin(tmp_path, monkeypatch, "raise RuntimeError('broken')")
+    words = ("nightly", released, "--plugin", broken, "--workers", 1, "--date", "2026-09-02", "--to", "mine")
+    ended = command(*words)
+    assert "ALARM" in ended.out and report(tmp_path, "2026-09-02")["alarms"] == 1
+    assert ended.status == 2 and "was not written by site" in ended.err
+
+
+def test_no_night_writes_into_a_release(command: Command, tmp_path: Path, released: Path):  # noqa: F811
+    words = ("nightly", released, "--plugin", "sloppy.py", "--leaderboards", "leaderboards/releases/v0.1.0")
+    assert "a release is never changed" in refused(command, tmp_path, *words)
+
+
 def test_a_cell_that_was_deleted_is_worse(command: Command, tmp_path: Path, released: Path):  # noqa: F811
     rows = rows_of(tmp_path / "leaderboards" / "tiny" / "results.csv")
     (key,) = {row["cell_id"] for row in rows if row["method"] == "random_map"} - {""}

@@ -40,9 +40,13 @@ def changes_between(old: pd.DataFrame, new: pd.DataFrame, *, date: str, reason: 
 
 
 def log_changes(path: Path, changes: pd.DataFrame) -> None:
-    """Put rows under those that ``path`` holds already. The file is replaced whole, never appended to."""
+    """Put rows under those that ``path`` holds already. The file is replaced whole, never appended to.
+
+    A row of the same cell and reason is replaced: a release that was killed is made again.
+    """
     known = [load_changes(path)] if path.exists() else []
-    write_atomic(path, to_csv(pd.concat([*known, changes], ignore_index=True)))
+    rows = pd.concat([*known, changes], ignore_index=True)
+    write_atomic(path, to_csv(rows.drop_duplicates(["cell_id", "reason"], keep="last", ignore_index=True)))
 
 
 def load_changes(path: Path) -> pd.DataFrame:

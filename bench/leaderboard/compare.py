@@ -21,6 +21,7 @@ from bench.record import Store
 Kind = Literal["worse", "better", "unclear", "conditions", "added"]
 
 LINE = ["track", "dataset", "split", "subject", "condition", "method", "variant"]
+PROTOCOL = ("suite_version", "protocol", "profile")
 # Numbers made under different ones of these are not compared.
 CONDITIONS = (
     *("metric_version", "method_version", "weights_sha256", "data_sha256"),
@@ -114,16 +115,17 @@ def compare(
     A cell that was ok and is not, or is missing, is worse. A number counts when its tolerance is exceeded and, unit
     by unit where both boards have their samples, the interval of the difference excludes 0; without samples the two
     intervals of the tables must not overlap, and the difference is not ``paired``. What a clock gave is ``unclear`` at
-    most. Numbers of another suite, metric or method version, or made under other conditions, are not compared.
+    most. Boards of another protocol or profile are not compared, nor numbers of another metric or method version, or
+    made under other conditions.
 
     Args:
         tolerances: by unit; a unit without an entry is allowed a thousandth of the old value.
         seed: of the bootstrap.
     """
-    protocols = [", ".join(sorted(boards.long["suite_version"].unique())) for boards in (old, new)]
-    if all(protocols) and protocols[0] != protocols[1]:
-        refused = _conditions((), "", f"suite_version {protocols[0]} → {protocols[1]}")
-        return Comparison(board=new.board, differences=[refused])
+    was, now = _protocol(old), _protocol(new)
+    changed = ", ".join(f"{name} {was[name]} → {now[name]}" for name in was if name in now and was[name] != now[name])
+    if changed:
+        return Comparison(board=new.board, differences=[_conditions((), "", changed)])
     before, after = _lines(old), _lines(new)
     samples = [lru_cache(maxsize=16)(boards.samples) for boards in (old, new)]  # one line's cells are asked for often
     found: list[Difference] = []
@@ -226,6 +228,15 @@ class _Side:
 
     def sample(self, row: Row) -> Sample | None:
         return self.samples(row["cell_id"]).get(row["metric"])
+
+
+def _protocol(boards: Boards) -> dict[str, str]:
+    """What all numbers of a board were made under, as far as it has any."""
+    said: dict[str, set[str]] = {}
+    for sidecar in boards.sidecars.values():
+        for name in PROTOCOL:
+            said.setdefault(name, set()).add(str(sidecar.get(name, "none")))
+    return {name: ", ".join(sorted(values)) for name, values in said.items()}
 
 
 def _lines(boards: Boards) -> dict[tuple[str, ...], list[Row]]:

@@ -37,6 +37,7 @@ from bench.record import DamagedRecord, Store, StoreError, write_atomic
 
 RESULTS, BRIEF_RESULTS, SCHEMA_FILE = "results.csv", "results.min.csv", "schema.json"
 CLAIMS_FILE, PATHS_FILE, CURVES_FILE = "claims.csv", "paths.csv", "curves.csv"
+RELEASE_FILE = "release.json"  # beside the boards of a release
 XZ = ".xz"
 VALUES = f"values.safetensors{XZ}"
 _LONG = (RESULTS, PATHS_FILE, CURVES_FILE)  # a release packs them
@@ -50,8 +51,11 @@ def write(boards: Boards, folder: Path, *, values: bool = False) -> list[Path]:
         values: also the per-unit values and replicates, so that later boards can be compared pair by pair.
 
     Raises:
+        BoardError: the folder is in a release, which is never changed.
         StoreFull: no space left; each file is either as it was or new.
     """
+    if (folder.parent / RELEASE_FILE).exists():
+        raise BoardError(f"{folder.parent} is a release, and never changed", "give another folder")
     files = tables(boards)
     if values:
         files[VALUES] = packed_values(boards)
@@ -112,19 +116,24 @@ def load_claims(path: Path) -> pd.DataFrame:
 
 
 def load_boards(folder: Path, store: Store | None = None) -> Boards:
-    """All that ``write`` or a release put into a folder; raises as ``load_results``.
+    """All that ``write`` or a release put into a folder; raises as ``load_results``, and where files do not fit.
 
     Args:
         store: where per-unit values are looked up by the key of a cell, when the folder has none of its own.
     """
     long = load_results(folder)
-    tracks = [str(track) for track in sorted(long["track"].unique())]
+    tracks = sorted(_load_json(folder / SCHEMA_FILE).get("metrics", {}))  # also those that no cell has a record of
     sidecars = {track: _load_json(folder / f"{track}.json") for track in tracks}
+    wide = {track: load_board(folder / f"{track}.csv") for track in tracks}
+    if not set(long["track"]) <= set(tracks):
+        raise BoardError(f"{folder / SCHEMA_FILE} and {RESULTS} are not of one board", "make them again with `rank`")
+    for track in tracks:
+        _check_fit(folder / track, wide[track], sidecars[track])
     paths, curves = (_plain_or_packed(folder / name) for name in (PATHS_FILE, CURVES_FILE))
     boards = Boards(
         board=folder.name,
         long=long,
-        wide={track: load_board(folder / f"{track}.csv") for track in tracks},
+        wide=wide,
         sidecars=sidecars,
         claims=load_claims(folder) if (folder / CLAIMS_FILE).exists() else None,
         paths=from_csv(paths, PATH_KINDS) if paths.exists() else None,
@@ -193,6 +202,18 @@ def _load_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BoardError(f"{path} should hold an object, got {type(content).__name__}", "make it again with `rank`")
     return content
+
+
+def _check_fit(path: Path, frame: pd.DataFrame, sidecar: Mapping[str, Any]) -> None:
+    """A table and its sidecar are of one board: a process killed between two files leaves others."""
+    try:
+        places = {(group["dataset"], group["subject"], group["condition"]) for group in sidecar["groups"]}
+        metrics = [metric["metric"] for metric in sidecar["metrics"]]
+    except (KeyError, TypeError):
+        places, metrics = set(), []
+    there = set(frame[["dataset", "subject", "condition"]].itertuples(index=False, name=None))
+    if there != places or list(frame.columns) != list(wide_columns(metrics)):
+        raise BoardError(f"{path}.csv and {path}.json are not of one board", "make them again with `rank`")
 
 
 # ---- values --------------------------------------------------------------------------------------------------------

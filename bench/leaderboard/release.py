@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,11 @@ import pandas as pd
 
 from bench.leaderboard.boards import Boards, build
 from bench.leaderboard.changes import changes_between, log_changes
-from bench.leaderboard.files import RESULTS, frozen, is_board, load_results, tables, to_json
+from bench.leaderboard.files import RELEASE_FILE, RESULTS, frozen, is_board, load_results, tables, to_json
 from bench.leaderboard.schema import BoardError
 from bench.record import Store, SuiteIndex, write_atomic
 
-RELEASES, RELEASE_FILE, CHANGES_FILE = "releases", "release.json", "changes.csv"
+RELEASES, CHANGES_FILE = "releases", "changes.csv"
 SCHEMA = 1
 
 
@@ -56,12 +57,13 @@ def open_release(folder: Path) -> Release:
     """The release in a folder, with every file as it was frozen.
 
     Raises:
-        BoardError: there is none, or a file is missing or another.
+        BoardError: there is none, or a file is missing, another, or none of its own.
     """
     path = folder / RELEASE_FILE
     try:
         content = json.loads(path.read_bytes())
         digests = dict(content["files"])
+        missing = {"version", "date", "boards"} - set(content)
         if content["schema"] > SCHEMA:
             raise BoardError(f"{path} has schema {content['schema']}, known is {SCHEMA}", "update glassbench")
     except FileNotFoundError:
@@ -70,6 +72,11 @@ def open_release(folder: Path) -> Release:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BoardError(f"{path} cannot be read: {error}", "take the release again") from error
+    if missing:
+        raise BoardError(f"{path} does not say: {', '.join(sorted(missing))}", "take the release again")
+    for file in sorted(folder.glob("*/*")):  # a plain table would be read in place of the packed one
+        if f"{file.parent.name}/{file.name}" not in digests:
+            raise BoardError(f"{file} was not released", "a release is never changed: move it elsewhere")
     for name, digest in digests.items():
         file = folder / name
         if not file.is_file() or _digest(file.read_bytes()) != digest:
@@ -123,7 +130,7 @@ def freeze(store: Store, leaderboards: Path, names: Sequence[str], *, version: s
     files: dict[str, bytes] = {}
     said: dict[str, Any] = {}
     changes: list[pd.DataFrame] = []
-    for name in names or published(leaderboards):
+    for name in dict.fromkeys(names or published(leaderboards)):
         boards = _published_board(store, leaderboards, name)
         said[name] = _facts(boards, store.read_index(name))
         files |= {f"{name}/{file}": data for file, data in frozen(boards).items()}
@@ -139,9 +146,13 @@ def freeze(store: Store, leaderboards: Path, names: Sequence[str], *, version: s
         "boards": said,
         "files": {file: _digest(data) for file, data in sorted(files.items())},
     }
-    _write(folder, files | {RELEASE_FILE: to_json(content)})
-    if any(len(one) for one in changes):
-        log_changes(leaderboards / CHANGES_FILE, pd.concat(changes, ignore_index=True))
+    partial = _partial(folder, files | {RELEASE_FILE: to_json(content)})
+    try:
+        if any(len(one) for one in changes):  # logged first: what a release changes cannot be found out after it
+            log_changes(leaderboards / CHANGES_FILE, pd.concat(changes, ignore_index=True))
+        _appear(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return Release(folder=folder, content=content)
 
 
@@ -162,13 +173,17 @@ def _place(leaderboards: Path, version: str) -> Path:
         raise BoardError(f"version should be three numbers, X.Y.Z, got {version!r}", "for example 0.1.0")
     folder = leaderboards / RELEASES / f"v{version}"
     if folder.exists():
-        raise BoardError(f"{folder} exists, and a release is never changed", "give a higher version")
+        raise _exists(folder)
     return folder
+
+
+def _exists(folder: Path) -> BoardError:
+    return BoardError(f"{folder} exists, and a release is never changed", "give a higher version")
 
 
 def _numbers(name: str) -> tuple[int, ...]:
     """Of a folder's name, ``v0.10.0`` → (0, 10, 0); empty when it is no release's."""
-    matched = re.fullmatch(r"v(\d+)\.(\d+)\.(\d+)", name)
+    matched = re.fullmatch(r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", name, flags=re.ASCII)
     return tuple(map(int, matched.groups())) if matched else ()
 
 
@@ -234,15 +249,32 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """All of them, or no folder; what a killed process left is replaced."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+def _partial(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """All files in a folder of this process beside the release's, or none."""
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    except OSError as error:
+        raise BoardError(f"no release can be written to {folder.parent}: {error.strerror}") from error
+    try:
+        partial.chmod(0o755)  # a temporary folder is its owner's alone
         for name, data in files.items():
             path = partial / name
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             write_atomic(path, data)
-        partial.rename(folder)
-    finally:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and folder.exists():  # whose process took this for what a killed one left
+            raise _exists(folder) from error
+        raise
+    return partial
+
+
+def _appear(partial: Path, folder: Path) -> None:
+    """The release is there from now on; what killed processes left of it goes."""
+    try:
+        partial.rename(folder)
+    except OSError as error:  # made by another process meanwhile
+        raise _exists(folder) from error
+    for left in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)

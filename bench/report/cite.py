@@ -76,11 +76,11 @@ def published(suite: str, leaderboards: Path, release: Path | None = None) -> Pu
     Raises:
         BoardError: no such suite there, or a file that cannot be read or is not the one that was released.
     """
-    holding = (folder for folder in reversed(released(leaderboards)) if is_board(folder / suite))
+    holding = (folder for folder in reversed(released(leaderboards)) if suite in _boards_in(folder))
     folder = release or next(holding, None)
     frozen = open_release(folder) if folder else None
     place = folder or leaderboards
-    if not is_board(place / suite):
+    if suite not in _boards_in(place):
         raise _unknown(suite, place)
     boards = load_boards(place / suite)
     newest = max((str(day) for frame in boards.wide.values() for day in frame["updated_utc"]), default="")
@@ -98,8 +98,13 @@ def _digest(board: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _boards_in(folder: Path) -> list[str]:
+    """Names of the boards; a path is none, as it may lead out of a release."""
+    return sorted(place.name for place in folder.glob("*") if is_board(place))
+
+
 def _unknown(suite: str, folder: Path) -> BoardError:
-    known = sorted(place.name for place in folder.glob("*") if is_board(place))
+    known = _boards_in(folder)
     return _nearest(f"no boards of {suite!r} in {folder}.", suite, known, f"there are: {', '.join(known) or 'none'}")
 
 

@@ -102,6 +102,14 @@ def test_a_suite_without_boards_is_refused_with_the_nearest_name(boards: Boards,
         published("smok", tmp_path)
 
 
+def test_a_path_out_of_a_release_is_no_suite_of_it(boards: Boards, tmp_path: Path):
+    write(boards, tmp_path / "smoke")
+    released(boards, tmp_path, "0.1.0", "2027-01-02")
+    for name in ("../../smoke", "smoke/../../../smoke"):
+        with pytest.raises(BoardError, match="no boards of"):
+            published(name, tmp_path)
+
+
 def test_a_citation_file_that_is_missing_is_an_error_for_people(boards: Boards, tmp_path: Path):
     found = Published(boards=boards, release="", date="2026", digest="")
     with pytest.raises(BoardError, match=r"CITATION.cff cannot be read"):

@@ -207,6 +207,14 @@ def test_another_protocol_is_one_line_not_a_regression():
     assert (found.kind, found.reason) == ("conditions", "conditions changed: suite_version 1.0.0 → 1.1.0")
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"protocol": 2}, "protocol 1 → 2"), ({"profile": "full"}, "profile cpu → full")]
+)
+def test_boards_of_another_protocol_or_profile_are_not_compared(changes, reason):
+    found = compare(with_samples(measured("one", VALUES)), with_samples(measured("two", VALUES - 0.3), **changes))
+    assert [(one.kind, one.reason) for one in found] == [("conditions", f"conditions changed: {reason}")]
+
+
 def test_a_cell_that_was_ok_and_is_not_is_worse():
     old = with_samples(measured("one", VALUES))
     new = with_samples([*measured("one", VALUES[:1]), (record("one", seed=1, status="oom", error="no memory"), {})])

@@ -20,6 +20,7 @@ from bench.leaderboard import (
     load_changes,
     load_results,
     open_release,
+    release,
     write,
 )
 from tests.right.making import measured, noise, reading, record, stored, with_samples
@@ -126,7 +127,7 @@ def test_a_release_is_never_made_twice(tmp_path):
     assert "exists, and a release is never changed\n  give a higher version" in refused(tmp_path, store)
 
 
-@pytest.mark.parametrize("version", ["1", "0.1", "v0.1.0", "0.1.0-rc1", "../0.1.0", ""])
+@pytest.mark.parametrize("version", ["1", "0.1", "v0.1.0", "0.1.0-rc1", "../0.1.0", "", "0.01.0", "٠.١.٠"])
 def test_a_version_is_three_numbers(tmp_path, version):
     store = publish(tmp_path, measured("one", VALUES))
     assert "version should be three numbers" in refused(tmp_path, store, version=version)
@@ -149,6 +150,52 @@ def test_a_board_of_another_store_is_refused(tmp_path):
 def test_what_was_measured_while_the_selftest_failed_is_refused_by_name(tmp_path):
     store = publish(tmp_path, measured("one", VALUES[:1], provenance={"selftest": "fail"}))
     assert f"1 cells were measured while the selftest failed: {record('one').key}" in refused(tmp_path, store)
+
+
+def test_a_file_that_was_not_released_is_found(tmp_path):
+    """A plain table would be read in place of the packed one, whose digest is checked."""
+    folder = released(tmp_path, measured("one", VALUES)).folder
+    shutil.copy(tmp_path / "boards" / "smoke" / "results.csv", folder / "smoke")
+    with pytest.raises(BoardError, match=r"results\.csv was not released"):
+        open_release(folder)
+
+
+def test_no_board_is_written_into_a_release(tmp_path):
+    folder = released(tmp_path, measured("one", VALUES)).folder
+    before = files_in(folder)
+    for name in ("smoke", "other"):
+        with pytest.raises(BoardError, match=r"v0\.1\.0 is a release, and never changed"):
+            write(with_samples(measured("one", VALUES - 0.1)), folder / name)
+    assert files_in(folder) == before
+
+
+def test_a_release_that_does_not_say_its_boards_is_refused(tmp_path):
+    (tmp_path / "release.json").write_text(json.dumps({"schema": 1, "version": "0.1.0", "files": {}}))
+    with pytest.raises(BoardError, match="does not say: boards, date"):
+        open_release(tmp_path)
+
+
+def test_of_two_processes_one_makes_the_release_and_it_is_whole(tmp_path, monkeypatch):
+    store = publish(tmp_path, measured("one", VALUES))
+    filled = release._partial
+
+    def overtaken(*request):
+        monkeypatch.undo()
+        partial = filled(*request)
+        freeze(store, tmp_path / "boards", [], version="0.1.0", date="2026-09-02")
+        return partial
+
+    monkeypatch.setattr(release, "_partial", overtaken)
+    with pytest.raises(BoardError, match="exists, and a release is never changed"):
+        freeze(store, tmp_path / "boards", [], version="0.1.0", date="2026-09-01")
+    assert last_release(tmp_path / "boards").content["date"] == "2026-09-02"
+    assert [path.name for path in (tmp_path / "boards" / "releases").iterdir()] == ["v0.1.0"]
+
+
+def test_a_file_in_place_of_the_folder_of_releases_is_told(tmp_path):
+    store = publish(tmp_path, measured("one", VALUES))
+    (tmp_path / "boards" / "releases").write_text("mine")
+    assert "no release can be written to" in refused(tmp_path, store)
 
 
 @pytest.mark.parametrize("change", ["another", "missing"])
@@ -195,3 +242,33 @@ def test_what_a_release_changes_of_the_one_before_is_logged(tmp_path):
     assert first["reason"] == "ssim: v0.2.0 after v0.1.0, board smoke" and first["date"] == "2026-10-01"
     released(tmp_path, [*measured("one", VALUES[:1] - 0.25), *measured("two", VALUES[:1])], "0.3.0")
     pd.testing.assert_frame_equal(load_changes(path), changes)
+
+
+def test_what_cannot_be_logged_is_not_released(tmp_path):
+    released(tmp_path, measured("one", VALUES))
+    store = publish(tmp_path, measured("one", VALUES - 0.25))
+    (tmp_path / "boards" / "changes.csv").write_text("something else\n")
+    assert "changes.csv has other columns" in refused(tmp_path, store, version="0.2.0")
+
+
+def test_a_release_that_was_killed_after_its_changes_were_logged_is_made_again(tmp_path, monkeypatch):
+    released(tmp_path, measured("one", VALUES))
+    store = publish(tmp_path, measured("one", VALUES - 0.25))
+
+    def killed(*request):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(release, "_appear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            freeze(store, tmp_path / "boards", [], version="0.2.0", date="2026-10-01")
+    assert last_release(tmp_path / "boards").version == "0.1.0"
+    freeze(store, tmp_path / "boards", [], version="0.2.0", date="2026-10-02")
+    assert list(load_changes(tmp_path / "boards" / "changes.csv")["date"]) == ["2026-10-02", "2026-10-02"]
+
+
+def test_a_board_that_is_named_twice_is_released_and_logged_once(tmp_path):
+    released(tmp_path, measured("one", VALUES))
+    store = publish(tmp_path, measured("one", VALUES - 0.25))
+    freeze(store, tmp_path / "boards", ["smoke", "smoke"], version="0.2.0", date="2026-10-01")
+    assert len(load_changes(tmp_path / "boards" / "changes.csv")) == len(VALUES)

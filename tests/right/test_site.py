@@ -156,6 +156,11 @@ def test_a_lead_that_several_rows_share_is_none():
     assert short == "shared by 2 rows" and "cannot be told apart at 95 %" in said
 
 
+def test_a_lead_in_every_draw_whose_intervals_overlap_is_narrow():
+    said, short = lead(VALUES + 0.01, VALUES)  # image by image better, by less than either interval is wide
+    assert short == "narrow" and "rank interval 1–1" in said and "2 rows of tier 1 overlap" in said
+
+
 def test_one_ranked_row_leads_nobody_and_without_ranks_there_is_no_lead():
     assert lead(VALUES)[1] == "the only ranked row"
     assert lead_of([], "ssim", 2) == ("No row is ranked.", "no row is ranked")
@@ -220,6 +225,42 @@ def test_a_page_of_somebody_else_is_not_written_over(tmp_path):
     with pytest.raises(BoardError, match=r"index\.html is there already and was not written by site\n.*--to"):
         site_of(tmp_path)
     assert foreign.read_text() == "<title>my home</title>" and len(list(foreign.parent.iterdir())) == 1
+
+
+def test_nothing_is_copied_beside_a_page_of_somebody_else(tmp_path):
+    boards = some_boards()
+    foreign = tmp_path / "site" / "smoke.html"
+    foreign.parent.mkdir()
+    foreign.write_text("<title>my home</title>")
+    with pytest.raises(BoardError, match=r"smoke\.html is there already"):
+        site_of(tmp_path, boards, store=with_pictures(Store.create(tmp_path / "store"), boards))
+    assert list(foreign.parent.iterdir()) == [foreign]
+
+
+@pytest.mark.parametrize("name", ["data", "pictures"])
+def test_a_file_in_place_of_a_folder_is_told(tmp_path, name):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / name).write_text("mine")
+    with pytest.raises(BoardError, match=f"{name} should be a folder"):
+        site_of(tmp_path)
+    assert (tmp_path / "site" / name).read_text() == "mine"
+
+
+def test_a_board_that_was_half_written_is_told(tmp_path):
+    folder = tmp_path / "boards" / "smoke"
+    site_of(tmp_path)
+    old = (folder / "reconstruction.json").read_bytes()
+    write(boards_of([*measured("good", VALUES), *measured("good", VALUES, condition="layer4")]), folder)
+    (folder / "reconstruction.json").write_bytes(old)
+    with pytest.raises(BoardError, match=r"are not of one board\n +make them again with `rank`"):
+        write_site([folder], tmp_path / "site")
+
+
+def test_a_track_of_which_no_cell_was_run_is_shown(tmp_path):
+    primary = {"reconstruction": "ssim", "detection": "auroc"}
+    boards = boards_of(measured("good", VALUES), planned=[record("late", track="detection")], primary=primary)
+    page = Page(site_of(tmp_path, boards).parent / "smoke.html")
+    assert "seed 0: not run yet" in page.row("late")
 
 
 def test_boards_of_awkward_names_have_pages_of_their_own(tmp_path):
@@ -289,6 +330,12 @@ def test_the_data_hold_numbers_seeds_cost_settings_and_keys(tmp_path):
     assert row[18].split() == [one.key for one, _ in measured("good", VALUES)]
 
 
+def test_a_setting_and_what_the_task_gave_of_one_name_stand_side_by_side(tmp_path):
+    made = measured("one", VALUES, settings={"references": 50}, spec={"references": 500, "budget": 10})
+    content = data_of(site_of(tmp_path, boards_of(made)).parent / "data" / "smoke.js")["tracks"]["reconstruction"]
+    assert content["settings"] == [{"references": 50, "references of the task": 500, "budget": 10}]
+
+
 def test_curves_stand_behind_their_rows(tmp_path):
     made = [
         (one.model_copy(update={"notes": {"curves": {"ssim": [0.0, 0.25, 1.0]}}}), values)
@@ -336,6 +383,27 @@ def test_without_pillow_the_pictures_themselves_are_shown(tmp_path, monkeypatch)
     folder = site_of(tmp_path, boards, store=store).parent
     assert data_of(folder / "data" / "smoke.js")["gallery"] == ["pictures/", "/", ""]
     assert len(list(folder.glob("pictures/*/contact_sheet.png"))) == len(list(folder.glob("pictures/*/*"))) == 7
+
+
+def test_a_small_picture_is_of_the_picture_beside_it_though_a_process_was_killed(tmp_path, monkeypatch):
+    boards = some_boards()
+    store = with_pictures(Store.create(tmp_path / "store"), boards)
+    folder = site_of(tmp_path, boards, store=store).parent
+    (key, *_) = sorted(path.parent.name for path in folder.glob("pictures/*/contact_sheet.png"))
+    Image.fromarray(np.full((60, 800, 3), 255, dtype=np.uint8)).save(
+        store.cell(key) / "artifacts" / "contact_sheet.png"
+    )
+
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            site_of(tmp_path, boards, store=store)
+    site_of(tmp_path, boards, store=store)
+    with Image.open(folder / "pictures" / key / "contact_sheet.webp") as small:
+        assert np.asarray(small).min() > 200
 
 
 def test_a_broken_picture_is_no_obstacle(tmp_path):

@@ -125,8 +125,16 @@ def _settings(sidecar: Mapping[str, Any], row: Row) -> dict[str, Any] | None:
     blocks = row_settings(sidecar, row.name)
     if not blocks:
         return None
-    told = [{**block.get("settings", {}), **{k: v for k, v in block.items() if k != "settings"}} for block in blocks]
-    return told[0] if len(told) == 1 else {f"seeds {', '.join(map(str, one.pop('seeds')))}": one for one in told}
+    if len(blocks) == 1:
+        return _told(blocks[0])
+    return {f"seeds {', '.join(map(str, block['seeds']))}": _told(block) for block in blocks}
+
+
+def _told(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the method, then what the task gave; both may have a name such as ``batch_size``."""
+    own = block.get("settings", {})
+    given = {name: value for name, value in block.items() if name not in ("settings", "seeds")}
+    return {**own, **{f"{name} of the task" if name in own else name: value for name, value in given.items()}}
 
 
 def _curves(boards: Boards, track: str) -> dict[Names, dict[str, str]]:

@@ -1,13 +1,14 @@
 """What the methods made: pictures of the cells of a board, beside the page or in the store."""
 
 import filecmp
+import io
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.record import Store
+from bench.record import Store, write_atomic
 
 FOLDER, THUMBNAIL, WIDTH = "pictures", ".webp", 360  # pixels across a thumbnail
 
@@ -58,8 +59,10 @@ def _copy(picture: Path, to: Path) -> bool:
     if to.is_file() and filecmp.cmp(picture, to, shallow=False):
         return small.is_file() or _shrink(to, small)
     to.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(picture, to)
-    return _shrink(to, small)
+    small.unlink(missing_ok=True)  # of an earlier picture
+    is_shrunk = _shrink(picture, small)
+    shutil.copyfile(picture, to)  # last: an equal copy says that the small one is of it
+    return is_shrunk
 
 
 def _shrink(picture: Path, to: Path) -> bool:
@@ -71,7 +74,9 @@ def _shrink(picture: Path, to: Path) -> bool:
         with Image.open(picture) as image:
             small = image.convert("RGB")
             small.thumbnail((WIDTH, 4 * WIDTH))
-            small.save(to, quality=70, method=2)
+            made = io.BytesIO()
+            small.save(made, "WEBP", quality=70, method=2)
     except (OSError, ValueError, Image.DecompressionBombError):
         return False
+    write_atomic(to, made.getvalue())
     return True

@@ -80,12 +80,16 @@ def write_site(
         about: name of a suite → what it is.
 
     Raises:
-        BoardError: a board cannot be read, or ``to`` holds a file of the same name that is no page of ours.
+        BoardError: a board cannot be read, or ``to`` holds a file of the same name that is no page of ours; nothing
+            was written.
     """
-    pages: list[Page] = []
+    named: dict[str, Boards] = {}
     for folder in folders:
         boards = load_boards(folder)
-        stem = _stem(boards.board, {page.stem for page in pages})
+        named[_stem(boards.board, set(named))] = boards
+    check_ours(to, [*SCRIPTS, "index.html", "claims.html", *(name for stem in named for name in _files_of(stem))])
+    pages = []
+    for stem, boards in named.items():
         made = NO_GALLERY if store is None else galleries.copied(store, cells_of(boards), to)
         pages.append(_page(boards, made, f"{stem}.html", stem, about))
     _write(pages, to)
@@ -149,17 +153,24 @@ def _write(pages: Sequence[Page], to: Path, *, sheets: Sequence[tuple[str, str]]
         files[to / "claims.html"] = _render("claims.html", page_of=page_of, glances=glances, **shared)
     if is_site:
         files[to / "index.html"] = _render("index.html", **shared)
-        _check_ours(files)
     (to / "data").mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
         write_atomic(path, content.encode())
 
 
-def _check_ours(files: Iterable[Path]) -> None:
-    """Nothing that somebody else wrote is written over."""
-    for path in files:
-        if path.exists() and MARK not in path.read_bytes()[:400]:
-            raise BoardError(f"{path} is there already and was not written by site", "give another folder with --to")
+def _files_of(stem: str) -> tuple[str, str]:
+    return f"{stem}.html", f"data/{stem}.js"
+
+
+def check_ours(to: Path, names: Iterable[str]) -> None:
+    """Nothing that somebody else wrote is written over; raises ``BoardError`` where it would be."""
+    hint = "give another folder with --to"
+    for folder in (to / "data", to / galleries.FOLDER):
+        if folder.exists() and not folder.is_dir():
+            raise BoardError(f"{folder} should be a folder", hint)
+    for path in (to / name for name in names):
+        if path.exists() and not (path.is_file() and MARK in path.read_bytes()[:400]):
+            raise BoardError(f"{path} is there already and was not written by site", hint)
 
 
 def _render(name: str, **content: Any) -> str:

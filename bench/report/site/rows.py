@@ -107,10 +107,11 @@ class Track:
 
     @property
     def leader(self) -> str:
-        """Who is first in most of its groups."""
-        firsts = Counter(group.best.method for group in self.groups if group.best is not None)
+        """Who is most often alone at the top of a group."""
+        tops = [[row.method for row in group.rows if row.rank == 1] for group in self.groups]
+        firsts = Counter(top[0] for top in tops if len(top) == 1)
         if not firsts:
-            return "no row is ranked"
+            return "nobody alone"
         method, count = firsts.most_common(1)[0]
         return method if len(self.groups) == 1 else f"{method} in {count} of {len(self.groups)}"
 
@@ -241,23 +242,34 @@ def _group(described: Mapping[str, Any], rows: list[Row], metrics: Mapping[str, 
 def lead_of(rows: Iterable[Row], primary: str, digits: int) -> tuple[str, str]:
     """Who is best of rows that are ranked together, and whether the lead is real: as a sentence, and in short.
 
-    It is real where tier 1 holds no other row and no drawing of images and seeds gave another rank (interval 1–1).
+    It is real where tier 1 holds no other row and its rank interval is 1–1; narrow where drawing images and seeds for
+    all rows together keeps it first, and only the intervals of single rows overlap.
     """
     ranked = sorted((row for row in rows if row.rank is not None), key=lambda row: row.rank or 0)
     if not ranked:
         return "No row is ranked.", "no row is ranked"
     best, shared = ranked[0], sum(row.tier == 1 for row in ranked)
+    if len(tied := [row.method for row in ranked if row.rank == 1]) > 1:
+        value = text(best.numbers[primary].value, digits)
+        return f"Nobody leads: {', '.join(tied)} tie at {value}.", f"tie of {len(tied)} rows"
     said = f"{best.method} is first with {with_interval(best.numbers.get(primary), digits)}"
     if len(ranked) == 1:
         return f"{said}: the only ranked row, nothing to lead.", "the only ranked row"
     if best.tier is None:
         return f"{said}; without intervals nobody can say whether the lead is real.", "no intervals"
+    is_first = (best.rank_low, best.rank_high) == (1, 1) and sum(row.rank == 1 for row in ranked) == 1
+    if shared > 1 and is_first:
+        return (
+            f"{said}. The lead is narrow: drawn together with its rivals it stays first (rank interval 1–1), but the"
+            f" intervals of the {shared} rows of tier 1 overlap.",
+            "narrow",
+        )
     if shared > 1:
         return (
             f"{said}, but tier 1 is shared by {shared} rows: they cannot be told apart at 95 %.",
             f"shared by {shared} rows",
         )
-    if (best.rank_low, best.rank_high) != (1, 1):
+    if not is_first:
         between = f"rank interval {best.rank_low}–{best.rank_high}"
         return f"{said}, but with {between}: the lead is not certain.", between
     return f"{said}. The lead is real: it is alone in tier 1, and its rank interval is 1–1.", REAL

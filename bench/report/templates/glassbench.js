@@ -221,11 +221,14 @@ globalThis.glassbench ??= {};
         .map(plot => make("figure", {}, plot));
       if (drawn.length && few.length < alike.length) drawn.unshift(make("p", {className: "soft wide",
         textContent: `Drawn for the first ${PANELS} groups of the table; filter it to draw others.`}));
-      const pictures = alike.filter(row => row.pictures.length).slice(0, MANY).map(row => figure(row.pictures[0], track,
-        [row.method, row.variant === "default" ? "" : row.variant, row.dataset, row.subject, row.condition].filter(Boolean).join(" · ")
-        + `: ${primary} ${said(row.values[primary], metrics[primary])}`));
+      const painted = alike.filter(row => row.pictures.length), some = painted.slice(0, MANY);
+      const apart = ["dataset", "subject", "condition"].filter(name => some.some(row => row[name] !== some[0][name]));
+      const pictures = some.map(row => figure(row.pictures[0], "",
+        [row.variant && row.variant !== "default" ? `${row.method} (${row.variant})` : row.method,
+          ...apart.map(name => row[name])].filter(Boolean).join(" · ") + `: ${said(row.values[primary], metrics[primary])}`));
+      const what = `What ${painted.length > MANY ? `the first ${MANY} of ${painted.length}` : "these"} rows made, with ${primary}`;
       if (pictures.length) drawn.push(make("div", {className: "wide"},
-        make("h3", {textContent: `What ${alike.length > MANY ? `the first ${MANY}` : "these rows"} made`}),
+        make("h3", {textContent: [what, page.how[track]].filter(Boolean).join("; ")}),
         make("div", {className: "gallery"}, ...pictures)));
       plots.lastElementChild.replaceChildren(...drawn.length ? drawn : [make("p", {textContent: "Nothing to draw for these rows."})]);
     };
@@ -259,7 +262,8 @@ globalThis.glassbench ??= {};
 
     const addColumn = async metric => {
       const {metrics, rows: every} = (await load()).tracks[track], values = new Map(every.map(row => [row.id, row.values[metric]]));
-      const head = make("th", {textContent: metric});
+      const words = metric.split(/(?<=_)/); // long names break at their underscores
+      const head = make("th", {}, ...words.flatMap((word, place) => place ? [make("wbr"), word] : [word]));
       table.tHead.rows[0].append(head);
       sorting.wire(head);
       for (const row of rows) row.append(make("td", {textContent: said(values.get(row.id), metrics[metric])}));
@@ -294,7 +298,7 @@ globalThis.glassbench ??= {};
   });
 
   const follow = () => {
-    const id = decodeURIComponent(location.hash.slice(1));
+    const id = location.hash.slice(1); // letters and digits alone
     for (const board of boards) {
       const row = id && board.rows.find(one => one.id === id);
       if (row) board.reveal(row);
@@ -344,7 +348,8 @@ globalThis.glassbench ??= {};
       row.reference && "A reference row: it says what the numbers mean and is never ranked.",
       row.reason && `No rank: ${row.reason}.`,
       row.gate_overridden && "The subject's accuracy is below its gate, which was overridden.", ...row.failed].filter(Boolean);
-    const pictures = row.pictures.map(picture => figure(picture, name, `seed ${picture.seed}`));
+    const byKind = [...row.pictures].sort((a, b) => a.kind.localeCompare(b.kind)); // contact sheets first, seed by seed
+    const pictures = byKind.map(picture => figure(picture, name, `seed ${picture.seed}`));
     return make("div", {className: "parts"},
       wide(make("p", {}, ...remarks.map(textContent => make("span", {textContent: `${textContent} `})), link)),
       wide(part("pictures", pictures.length ? make("div", {className: "gallery"}, ...pictures)

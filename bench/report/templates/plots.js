@@ -27,6 +27,7 @@ glassbench.plots = (() => {
     .plot .label { paint-order: stroke; stroke: var(--paper-); stroke-width: 3px; stroke-linejoin: round; }
     .plot .front, .plot .line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
     .plot .front { opacity: .55; }
+    .plot .leader { stroke-dasharray: 1 3; }
     .plot .whisker { stroke: currentColor; stroke-width: 1.5; opacity: .6; }
     .plot :is(.dominated, .reference) { color: var(--soft-); }
     .plot circle { fill: currentColor; stroke: var(--paper-); }
@@ -219,17 +220,17 @@ glassbench.plots = (() => {
       !boxes.some(box => x1 < box[2] && x2 > box[0] && y1 < box[3] && y2 > box[1]);
     const isFree = box =>
       box[0] >= left && box[2] <= right && box[1] >= top && box[3] <= bottom && isClear(box, taken);
-    const label = ({x, y, name}, mayBeFar) => {
+    const label = ({x, y, name}, reach) => {
       const width = wide(name), middle = x - width / 2;
       const near = [[x + 9, y + 4], [x - 9 - width, y + 4], [x + 7, y - 9], [x + 7, y + 17], [x - 7 - width, y - 9],
         [x - 7 - width, y + 17], [middle, y - 11], [middle, y + 20]];
       const bases = Array.from({length: Math.floor((bottom - top) / 8) - 2}, (_, place) => top + 14 + 8 * place);
       const distance = ([start, base]) => Math.abs(base - 4 - y) + Math.abs(start - middle) / 2;
-      const far = !mayBeFar ? [] : bases.flatMap(base => [x + 14, x - 14 - width, middle, left + 3, right - width - 3]
-        .map(start => [start, base])).sort((a, b) => distance(a) - distance(b));
+      const far = bases.flatMap(base => [x + 14, x - 14 - width, middle, left + 3, right - width - 3]
+        .map(start => [start, base])).filter(spot => distance(spot) < reach).sort((a, b) => distance(a) - distance(b));
       const spots = [...near, ...far], boxes = spots.map(([x, y]) => [x - 2, y - 11, x + width + 2, y + 4]);
       let found = boxes.findIndex(box => isFree(box) && isClear(box, avoided));
-      if (found < 0 && mayBeFar) found = boxes.findIndex(isFree);
+      if (found < 0 && reach) found = boxes.findIndex(isFree);
       if (found < 0) return [];
       taken.push(boxes[found]);
       const [start, base] = spots[found], text = write(name, start, base, "label");
@@ -275,17 +276,18 @@ glassbench.plots = (() => {
     return {of, title: `forward and backward ${unit}`, unit};
   };
 
+  const SAME = 1.01; // costs whose ratio is smaller are one cost
   /** The points that no other equals in one of score and cost and beats in the other, by cost. */
   const paretoFront = (points, sign) => points
-    .filter(one => !points.some(other => other.cost <= one.cost && sign * other.score >= sign * one.score &&
-      (other.cost < one.cost || other.score !== one.score)))
+    .filter(one => !points.some(other => other.cost <= SAME * one.cost && sign * other.score >= sign * one.score &&
+      (SAME * other.cost < one.cost || other.score !== one.score)))
     .sort((a, b) => a.cost - b.cost);
 
   /** Points of about one cost go side by side; the best stays in its place. */
   const spread = (points, sign) => {
     for (const column of Map.groupBy(points, point => Math.round(point.x / 5)).values())
       column.sort((a, b) => b.isOnFront - a.isOnFront || sign * (b.score - a.score))
-        .forEach((point, place) => { point.x += (place % 2 ? 1 : -1) * Math.ceil((place % 9) / 2) * 7; });
+        .forEach((point, place) => { point.x += (place % 2 ? 1 : -1) * Math.ceil((place % 9) / 2) * 5; });
   };
 
   /** Score against cost, a panel a group, with the front that no row of the group beats. */
@@ -339,10 +341,10 @@ glassbench.plots = (() => {
     }
     const besideLine = ({name, score}) => [.92, .5, .08].map(share => (wide(name) / 2 + 6) * (1 - 2 * share) +
       frame.left + share * (frame.right - frame.left)).reduce((found, x) =>
-      found.length ? found : label({name, x, y: y.at(score)}, false), []);
+      found.length ? found : label({name, x, y: y.at(score)}, 0), []);
     const rest = points.filter(point => !point.isOnFront).sort((a, b) => sign * (b.score - a.score));
-    const labels = [front.map(point => label(point, true)), references.map(besideLine),
-      rest.map(point => label(point, false))];
+    const labels = [front.map(point => label(point, Infinity)), references.map(besideLine),
+      rest.map(point => label(point, 80))];
 
     return [[writeLines(heading, from, start + 14, "heading"),
       writeLines(title, from, start + 14 + heading.length * LINE, "axis-title"), keys.parts, upright(y, frame),
@@ -355,6 +357,7 @@ glassbench.plots = (() => {
   const costScale = (spent, {left, right}) => {
     const positive = spent.filter(value => value > 0), high = Math.max(...positive), low = Math.min(...positive);
     if (high > 30 * low) return {...logarithmic(spent, left, right), isLog: true};
+    if (low <= high && high <= 1.2 * low) return linear([.8 * low, ...spent, 1.2 * high], left, right, (right - left) / 65, ASIDE);
     const values = high > 3 * low ? [0, ...spent] : spent; // from zero, unless that would press all to one side
     return linear(values, left, right, (right - left) / 65, ASIDE);
   };
