@@ -373,9 +373,11 @@ def cite(
     chosen = citing.cited_rows(found.boards, keys or (), metric or ())
     known = set(registry.method_names()) & {f"{row['track']}/{row['method']}" for row in chosen}
     sources = {name: citing.Source(**registry.said_of_method(name)) for name in known}
-    print(citing.bibtex(found, chosen, registry.ROOT / "CITATION.cff", sources))
-    if rows is not None:
+    entries = citing.bibtex(found, chosen, registry.ROOT / "CITATION.cff", sources)
+    if rows is not None:  # first: what is printed may be pasted, so nothing is where the rows cannot be written
         citing.write_rows(chosen, rows)
+    print(entries)
+    if rows is not None:
         err.print(f"rows: {rows}", highlight=False, soft_wrap=True)
 
 
@@ -392,11 +394,12 @@ def site(
 
     Pictures of what the methods made come from the store; without one the pages say where they are.
     """
+    from bench.leaderboard import folders_of
     from bench.plan import listing
     from bench.record import Store
-    from bench.report import board_folders, write_site
+    from bench.report import write_site
 
-    folders = board_folders(leaderboards, boards or ())
+    folders = list(folders_of(leaderboards, boards or ()).values())
     _check_folder(to, "pages", "--to")
     place = Store.open(store) if (store / "cells").is_dir() else None
     about = {name: said.rpartition(" (")[0] for name, said in listing.rows("suites")}

@@ -72,6 +72,7 @@ REFERENCE_SIDE = frozenset({"reference_referee_features", "reference_labels"})
 REPLICATE_WORK = 5e12  # see `affordable`
 FEWEST_REPLICATES = 10
 SUBSPACE_IMAGES, SUBSPACE_RANK = 64, 16  # of a class, see `class_subspaces` in `Roles`
+NO_REFERENCES = "needs training images, the suite allows none (references: 0)"
 STRONGEST = 9  # real images of a channel, see `real_activation` in `Roles`
 # There the real side is in the same order.
 PAIRED_TRACKS = ("training", "reconstruction", "adversarial", "attribution", "detection")
@@ -239,6 +240,8 @@ class Roles:
             back = BackProjection(model, top_tap(model))
         except Unsupported as reason:
             return Undefined(_line(reason))
+        if not self.cell.spec["references"]:
+            return Undefined(NO_REFERENCES)
         known = training_images(self.cell, self.lab)
         place = (self.cell.subject, self.cell.subject_key)
         images = set_digest("class subspaces", known["references"], known["reference_labels"])
@@ -257,6 +260,8 @@ class Roles:
         judge = self.get("judge")
         if isinstance(judge, Undefined):
             return judge
+        if not self.cell.spec["references"]:
+            return Undefined(NO_REFERENCES)
         change = self.get("generated") - self.get("real")
         largest = change.abs().amax((1, 2, 3), keepdim=True)
         known = training_images(self.cell, self.lab)["references"]

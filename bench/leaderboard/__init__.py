@@ -13,10 +13,9 @@ from bench.leaderboard.compare import (
     Tolerance,
     boards_in_both,
     compare,
-    folders_of,
     worse,
 )
-from bench.leaderboard.files import load_board, load_boards, load_claims, load_results, write
+from bench.leaderboard.files import folders_of, load_board, load_boards, load_claims, load_results, write
 from bench.leaderboard.nightly import Judgement
 from bench.leaderboard.release import Release, check_released, freeze, last_release, open_release
 from bench.leaderboard.schema import BoardError

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.leaderboard.boards import Boards, Samples
-from bench.leaderboard.files import is_board, load_boards
+from bench.leaderboard.files import folders_of, is_board, load_boards
 from bench.leaderboard.lines import Sample
 from bench.leaderboard.schema import TIMED_UNITS, BoardError
 from bench.leaderboard.statistics import DRAW_SEED, interval, over_seeds, paired_difference
@@ -172,21 +172,6 @@ def boards_in_both(old: Path, new: Path, store: Store | None = None) -> tuple[li
         alone = [f"{name} is in {old} only" for name in before if name not in after]
         alone += [f"{name} is in {new} only" for name in after if name not in before]
     return [(load_boards(a, store), load_boards(b, store)) for a, b in pairs], alone
-
-
-def folders_of(place: Path) -> dict[str, Path]:
-    """Name → folder of the board that ``place`` is, or of the boards in it.
-
-    Raises:
-        BoardError: there is none.
-    """
-    if is_board(place):
-        return {place.name: place}
-    found = {path.name: path for path in sorted(place.glob("*")) if is_board(path)}
-    if not found:
-        there = "has no results.csv" if place.is_dir() else "is not a folder"
-        raise BoardError(f"no board in {place}: it {there}", "name leaderboards/<suite>, leaderboards, or a release")
-    return found
 
 
 def worse(differences: Sequence[Difference]) -> list[Difference]:

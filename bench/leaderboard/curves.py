@@ -43,7 +43,7 @@ def _rows(sheet: Sheet, line: Line, known: Metric) -> Iterator[dict[str, Any]]:
     scores = line.scores.get((known.name, known.version), [])
     notes = [score.record.notes.get("curves", {}) for score in scores if score.value is not None]
     drawn = [note[known.name] for note in notes if known.name in note]
-    if not drawn:
+    if len({len(points) for points in drawn}) != 1:  # none, or of other steps: their points are at other shares
         return
     group = line.key.group
     common = {
@@ -57,6 +57,6 @@ def _rows(sheet: Sheet, line: Line, known: Metric) -> Iterator[dict[str, Any]]:
         "metric": known.name,
         "n_seeds": len(drawn),
     }
-    heights = np.mean(drawn, axis=0)
+    heights = np.mean(np.asarray(drawn, dtype=np.float64), axis=0)  # a point that a seed lacks is no number
     for share, height in zip(np.linspace(0, 1, len(heights)), heights, strict=True):
         yield common | {"share": float(share), "value": float(height)}

@@ -2,7 +2,7 @@
 
 import json
 import lzma
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,7 @@ from bench.leaderboard.schema import (
     from_csv,
     rounded,
     to_csv,
+    unknown,
     wide_columns,
 )
 from bench.record import DamagedRecord, Store, StoreError, write_atomic
@@ -122,7 +123,13 @@ def load_boards(folder: Path, store: Store | None = None) -> Boards:
         store: where per-unit values are looked up by the key of a cell, when the folder has none of its own.
     """
     long = load_results(folder)
-    tracks = sorted(_load_json(folder / SCHEMA_FILE).get("metrics", {}))  # also those that no cell has a record of
+    metrics = _load_json(folder / SCHEMA_FILE).get("metrics", {})
+    if not isinstance(metrics, dict):
+        raise BoardError(
+            f"{folder / SCHEMA_FILE}: metrics should be an object, got {type(metrics).__name__}",
+            "make it again with `rank`",
+        )
+    tracks = sorted(metrics)  # also those that no cell has a record of
     sidecars = {track: _load_json(folder / f"{track}.json") for track in tracks}
     wide = {track: load_board(folder / f"{track}.csv") for track in tracks}
     if not set(long["track"]) <= set(tracks):
@@ -147,6 +154,31 @@ def load_boards(folder: Path, store: Store | None = None) -> Boards:
 def is_board(folder: Path) -> bool:
     """Whether ``load_boards`` finds a board there."""
     return _plain_or_packed(folder / RESULTS).is_file()
+
+
+def boards_in(place: Path) -> dict[str, Path]:
+    """Name → folder of the board that ``place`` is, or of the boards in it; empty where there is none."""
+    if is_board(place):
+        place = place if place.name else place.resolve()  # "." has no name
+        return {place.name: place}
+    return {path.name: path for path in sorted(place.glob("*")) if is_board(path)}
+
+
+def folders_of(place: Path, names: Sequence[str] = ()) -> dict[str, Path]:
+    """The same, of all boards or of those that are asked for, in their order.
+
+    Raises:
+        BoardError: there is none, or none of an asked name.
+    """
+    found = boards_in(place)
+    if not found:
+        there = "has no results.csv" if place.is_dir() else "is not a folder"
+        hint = "name leaderboards/<suite>, leaderboards, or a release; boards are made by: run_bench.py rank"
+        raise BoardError(f"no board in {place}: it {there}", hint)
+    for name in names:
+        if name not in found:
+            raise unknown(f"no board named {name!r} in {place}.", name, found, f"there are: {', '.join(found)}")
+    return {name: found[name] for name in names or found}
 
 
 def _plain_or_packed(path: Path) -> Path:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from bench.leaderboard.boards import Boards, build
 from bench.leaderboard.changes import changes_between, log_changes
-from bench.leaderboard.files import RELEASE_FILE, RESULTS, frozen, is_board, load_results, tables, to_json
+from bench.leaderboard.files import RELEASE_FILE, RESULTS, folders_of, frozen, is_board, load_results, tables, to_json
 from bench.leaderboard.schema import BoardError
 from bench.record import Store, SuiteIndex, write_atomic
 
@@ -130,7 +130,7 @@ def freeze(store: Store, leaderboards: Path, names: Sequence[str], *, version: s
     files: dict[str, bytes] = {}
     said: dict[str, Any] = {}
     changes: list[pd.DataFrame] = []
-    for name in dict.fromkeys(names or published(leaderboards)):
+    for name in dict.fromkeys(names or folders_of(leaderboards)):
         boards = _published_board(store, leaderboards, name)
         said[name] = _facts(boards, store.read_index(name))
         files |= {f"{name}/{file}": data for file, data in frozen(boards).items()}
@@ -154,14 +154,6 @@ def freeze(store: Store, leaderboards: Path, names: Sequence[str], *, version: s
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Release(folder=folder, content=content)
-
-
-def published(leaderboards: Path) -> list[str]:
-    """Names of the boards in a folder of boards; raises ``BoardError`` when there is none."""
-    names = [path.name for path in sorted(leaderboards.glob("*")) if (path / RESULTS).is_file()]
-    if not names:
-        raise BoardError(f"no board in {leaderboards}", "publish some: run_bench.py rank")
-    return names
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------

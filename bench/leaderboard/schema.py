@@ -1,7 +1,8 @@
 """The columns of ``results.csv`` and of the wide boards, and how they are read and written as text."""
 
+import difflib
 import lzma
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -25,6 +26,12 @@ class BoardError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(f"{message}\n  {hint}" if hint else message)
+
+
+def unknown(problem: str, name: str, known: Iterable[str], hint: str) -> BoardError:
+    """The error for a name that does not exist, with the nearest ones that do."""
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return BoardError(f"{problem} Did you mean {' or '.join(map(repr, near))}?" if near else problem, hint)
 
 
 @dataclass(frozen=True)

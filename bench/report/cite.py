@@ -1,12 +1,11 @@
 """What to cite: a suite's boards as BibTeX, the exact rows, and the papers that their methods come from."""
 
-import difflib
 import fnmatch
 import hashlib
 import lzma
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from bibtexparser.library import Library
 from bibtexparser.model import Entry, Field
 from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
-from bench.leaderboard import BoardError, Boards, load_boards
-from bench.leaderboard.files import RESULTS, is_board
+from bench.leaderboard import BoardError, Boards, folders_of, load_boards
+from bench.leaderboard.files import RESULTS, boards_in
 from bench.leaderboard.release import open_release, released
-from bench.leaderboard.schema import to_csv
+from bench.leaderboard.schema import to_csv, unknown
 from bench.record import write_atomic
 
 Row = Mapping[str, Any]
@@ -76,19 +75,17 @@ def published(suite: str, leaderboards: Path, release: Path | None = None) -> Pu
     Raises:
         BoardError: no such suite there, or a file that cannot be read or is not the one that was released.
     """
-    holding = (folder for folder in reversed(released(leaderboards)) if suite in _boards_in(folder))
+    holding = (folder for folder in reversed(released(leaderboards)) if suite in boards_in(folder))
     folder = release or next(holding, None)
     frozen = open_release(folder) if folder else None
-    place = folder or leaderboards
-    if suite not in _boards_in(place):
-        raise _unknown(suite, place)
-    boards = load_boards(place / suite)
+    board = folders_of(folder or leaderboards, [suite])[suite]  # a path is no name: it may lead out of a release
+    boards = load_boards(board)
     newest = max((str(day) for frame in boards.wide.values() for day in frame["updated_utc"]), default="")
     return Published(
         boards=boards,
         release=frozen.version if frozen else "",
         date=str(frozen.content["date"]) if frozen else newest,
-        digest=_digest(place / suite),
+        digest=_digest(board),
     )
 
 
@@ -96,16 +93,6 @@ def _digest(board: Path) -> str:
     packed = board / f"{RESULTS}.xz"
     content = lzma.decompress(packed.read_bytes()) if packed.exists() else (board / RESULTS).read_bytes()
     return hashlib.sha256(content).hexdigest()
-
-
-def _boards_in(folder: Path) -> list[str]:
-    """Names of the boards; a path is none, as it may lead out of a release."""
-    return sorted(place.name for place in folder.glob("*") if is_board(place))
-
-
-def _unknown(suite: str, folder: Path) -> BoardError:
-    known = _boards_in(folder)
-    return _nearest(f"no boards of {suite!r} in {folder}.", suite, known, f"there are: {', '.join(known) or 'none'}")
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------
@@ -149,7 +136,7 @@ def _asked(boards: Boards, metrics: Sequence[str]) -> Asks:
     known = [str(name) for name in boards.long["metric"].unique()]
     for pattern in metrics:
         if not fnmatch.filter(known, pattern):
-            raise _nearest(
+            raise unknown(
                 f"no metric {pattern!r} on the boards of {boards.board}.", pattern, known, "schema.json lists them"
             )
     if metrics:
@@ -174,7 +161,7 @@ def _named(long: pd.DataFrame, key: str) -> Asks:
         if len(named) > 1:
             raise BoardError(f"{len(named)} cells have a key that begins with {key!r}", "give more of its digits")
     if not named:
-        raise _nearest(
+        raise unknown(
             f"no row or cell is called {key!r}.",
             key,
             known,
@@ -215,11 +202,6 @@ def _with_seeds(row: Row, seeds: Mapping[tuple[Any, ...], list[Row]]) -> Row:
     }
     cited = dict(row) | {name: " ".join(map(str, values)) for name, values in more.items()}
     return {name: cited[name] for name in COLUMNS}
-
-
-def _nearest(problem: str, name: str, known: Iterable[str], hint: str) -> BoardError:
-    near = difflib.get_close_matches(name, sorted(known), n=2, cutoff=0.5)
-    return BoardError(f"{problem} Did you mean {' or '.join(map(repr, near))}?" if near else problem, hint)
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:

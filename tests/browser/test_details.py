@@ -41,6 +41,13 @@ def test_a_click_on_a_method_shows_its_pictures(board: Reader):
     assert board.complaints() == []
 
 
+def test_a_row_says_which_seeds_have_pictures_of_a_later_run(board: Reader):
+    board.write(f"{BOARD} input.filter", "bad layer3 mlp")
+    board.click(f"{BOARD} tr.row button.more")
+    assert len(pictures(board)) == 1
+    assert "Seed 1: pictures of a later run: make the board again with `rank`." in board.texts(".details .soft")
+
+
 def test_the_keyboard_opens_and_closes_a_row(board: Reader):
     more = f"{BOARD} tr.row button.more"
     board.focus(more)

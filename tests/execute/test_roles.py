@@ -14,7 +14,7 @@ from bench.contract import Undefined
 from bench.execute.cell import rescore
 from bench.execute.lab import Lab
 from bench.execute.measure import Expected, Roles, measure
-from bench.execute.tracks import stored_tensors
+from bench.execute.tracks import stored_tensors, training_images
 from bench.plan.cells import Cell, Plan
 from bench.record import Cost, Reading, Record, Store
 from tests.execute import tiny
@@ -252,6 +252,15 @@ def test_the_referee_sees_the_perturbation_alone_at_full_contrast(finished: Fini
     picture[0, 0, 5, 5] = (picture[0, 0, 5, 5] + change.sign()).clamp(0, 1)
     expected = roles.get("judge")(picture)
     torch.testing.assert_close(roles.get("perturbation_referee_logits")[:2], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_where_a_suite_allows_no_training_images_there_is_a_reason(finished: Finished, lab: Lab):
+    cell = tiny.find(finished.plan, "adversarial", "pgd")
+    without = dataclasses.replace(cell, spec=dict(cell.spec) | {"references": 0})
+    assert len(training_images(without, lab)["references"]) == 0
+    roles = Roles(without, lab, {"generated": torch.zeros(10, 1, 28, 28)}, Cost(), {})
+    for name in ("perturbation_referee_logits", "class_subspaces"):
+        assert roles.get(name) == Undefined("needs training images, the suite allows none (references: 0)")
 
 
 # ---- what an inversion is compared with ----------------------------------------------------------------------------

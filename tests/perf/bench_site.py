@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench.report import board_folders, write_site  # noqa: E402
+from bench.leaderboard import folders_of  # noqa: E402
+from bench.report import write_site  # noqa: E402
 from tests.browser import making  # noqa: E402
 from tests.browser.reader import Reader, programs, start  # noqa: E402
 from tests.browser.timing import filtering_ms, sorting_ms, whole_ms  # noqa: E402
@@ -56,7 +57,7 @@ def _time(verdict: Verdict, page: Path, rows: int) -> None:
 
 
 def _weigh(verdict: Verdict, boards: Path, to: Path) -> None:
-    write_site(board_folders(boards), to)
+    write_site(list(folders_of(boards).values()), to)
     shared = sum(path.stat().st_size for path in to.glob("glassbench.*")) + (to / "plots.js").stat().st_size
     for page in sorted(to.glob("*.html")):
         data = to / "data" / f"{page.stem}.js"

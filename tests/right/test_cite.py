@@ -98,7 +98,7 @@ def test_the_newest_release_that_has_the_suite_is_cited(boards: Boards, tmp_path
 
 def test_a_suite_without_boards_is_refused_with_the_nearest_name(boards: Boards, tmp_path: Path):
     write(boards, tmp_path / "smoke")
-    with pytest.raises(BoardError, match=r"no boards of 'smok' in .*Did you mean 'smoke'\?\n  there are: smoke"):
+    with pytest.raises(BoardError, match=r"no board named 'smok' in .*Did you mean 'smoke'\?\n  there are: smoke"):
         published("smok", tmp_path)
 
 
@@ -106,7 +106,7 @@ def test_a_path_out_of_a_release_is_no_suite_of_it(boards: Boards, tmp_path: Pat
     write(boards, tmp_path / "smoke")
     released(boards, tmp_path, "0.1.0", "2027-01-02")
     for name in ("../../smoke", "smoke/../../../smoke"):
-        with pytest.raises(BoardError, match="no boards of"):
+        with pytest.raises(BoardError, match="no board named"):
             published(name, tmp_path)
 
 
@@ -273,4 +273,13 @@ def test_the_command_prints_bibtex_writes_rows_and_loads_no_torch(tmp_path: Path
 def test_the_command_refuses_what_is_not_there_with_status_2(tmp_path: Path):
     ended = command("cite", "smoke", "--leaderboards", tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "BoardError: no boards of 'smoke'" in ended.stderr and "Traceback" not in ended.stderr
+    assert f"BoardError: no board in {tmp_path}" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_the_command_prints_nothing_where_the_rows_cannot_be_written(tmp_path: Path):
+    boards = boards_of(measured("pixel_ascent", values(0.0, 0.1), track="inversion"), primary={"inversion": "ssim"})
+    write(boards, tmp_path / "smoke")
+    rows = tmp_path / "none" / "rows.csv"
+    ended = command("cite", "smoke", "pixel_ascent", "--leaderboards", tmp_path, "--rows", rows)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"{rows} cannot be written" in ended.stderr and "give --rows another path" in ended.stderr

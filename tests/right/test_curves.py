@@ -52,6 +52,18 @@ def test_a_seed_without_a_curve_is_not_counted(tmp_path):
     ]
 
 
+def test_seeds_whose_curves_have_other_steps_give_none(tmp_path):
+    made = [explained(seed=0), explained(seed=1, curves=[0.9, 0.1]), explained("lrp")]
+    write(boards_of(made), tmp_path)
+    assert [row["method"] for row in rows_of(tmp_path)] == ["lrp"] * 3
+
+
+@pytest.mark.parametrize("absent", [None, float("nan")])
+def test_a_point_that_a_seed_lacks_is_empty(tmp_path, absent):
+    write(boards_of([explained(seed=0), explained(seed=1, curves=[0.9, absent, 0.1])]), tmp_path)
+    assert [row["value"] for row in rows_of(tmp_path)] == ["0.9000", "", "0.1000"]
+
+
 def test_a_curve_of_an_older_version_of_its_metric_is_left_out(tmp_path):
     write(boards_of([explained(seed=0, version=2), explained(seed=1, curves=[0.0, 1.0])]), tmp_path)
     assert [row["value"] for row in rows_of(tmp_path)] == ["0.9000", "0.5000", "0.1000"]

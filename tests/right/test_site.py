@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.leaderboard import BoardError, write
+from bench.leaderboard import BoardError, folders_of, write
 from bench.record import Cost, Store
-from bench.report import board_folders, write_page, write_site
+from bench.report import write_page, write_site
 from bench.report.site.rows import lead_of, tracks_of
 from tests.right.making import boards_of, measured, noise, reading, record
 
@@ -64,27 +64,31 @@ def data_of(path):
     return json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
-def some_boards():
-    made = [
+def some_records():
+    return [
         *measured("good", VALUES + 0.3, cost=Cost(wall_s=12.34, forward_passes=10, backward_passes=20, n_images=4)),
         *measured("bad", VALUES),
         *measured("real_images", VALUES + 0.4, is_reference=True),
         (record("broken", status="oom", error="no memory [left] <b>"), {}),
     ]
-    return boards_of(made, planned=[record("late")])
+
+
+def some_boards():
+    return boards_of(some_records(), planned=[record("late")])
 
 
 def site_of(tmp_path, boards=None, name="smoke", **changes):
     write(boards or some_boards(), tmp_path / "boards" / name)
-    return write_site(board_folders(tmp_path / "boards"), tmp_path / "site", **changes)
+    return write_site(list(folders_of(tmp_path / "boards").values()), tmp_path / "site", **changes)
 
 
-def with_pictures(store, boards):
-    """A store with a picture of each cell."""
-    for place, key in enumerate(sorted({str(key) for key in boards.long["cell_id"] if key})):
-        path = store.cell(key) / "artifacts" / "contact_sheet.png"
-        path.parent.mkdir(parents=True)
-        Image.fromarray(np.full((60, 800, 3), place, dtype=np.uint8)).save(path)
+def with_pictures(store, made=None):
+    """A store with the records, and a picture of each cell."""
+    for place, (one, values) in enumerate(made or some_records()):
+        staged = store.stage(one.key)
+        (staged / "artifacts").mkdir()
+        Image.fromarray(np.full((60, 800, 3), place, dtype=np.uint8)).save(staged / "artifacts" / "contact_sheet.png")
+        store.commit(one, values, staged)
     return store
 
 
@@ -233,7 +237,7 @@ def test_nothing_is_copied_beside_a_page_of_somebody_else(tmp_path):
     foreign.parent.mkdir()
     foreign.write_text("<title>my home</title>")
     with pytest.raises(BoardError, match=r"smoke\.html is there already"):
-        site_of(tmp_path, boards, store=with_pictures(Store.create(tmp_path / "store"), boards))
+        site_of(tmp_path, boards, store=with_pictures(Store.create(tmp_path / "store")))
     assert list(foreign.parent.iterdir()) == [foreign]
 
 
@@ -267,7 +271,7 @@ def test_boards_of_awkward_names_have_pages_of_their_own(tmp_path):
     names = ["index", "claims", "a b", "a_b", "..."]
     for name in names:
         write(some_boards(), tmp_path / "boards" / name)
-    first = write_site(board_folders(tmp_path / "boards"), tmp_path / "site")
+    first = write_site(list(folders_of(tmp_path / "boards").values()), tmp_path / "site")
     links = {attributes["href"] for tag, attributes in Page(first).tags if tag == "a" and "#" not in attributes["href"]}
     assert len(links - {"index.html", "claims.html"}) == len(names)
     assert len(list((tmp_path / "site" / "data").iterdir())) == len(names)
@@ -275,11 +279,17 @@ def test_boards_of_awkward_names_have_pages_of_their_own(tmp_path):
 
 def test_a_missing_folder_and_a_mistyped_board_are_told(tmp_path):
     with pytest.raises(BoardError, match="no board in "):
-        board_folders(tmp_path)
+        folders_of(tmp_path)
     write(some_boards(), tmp_path / "smoke")
     with pytest.raises(BoardError, match=r"no board named 'smoek' .*Did you mean 'smoke'\?\n +there are: smoke"):
-        board_folders(tmp_path, ["smoek"])
-    assert board_folders(tmp_path / "smoke") == [tmp_path / "smoke"]
+        folders_of(tmp_path, ["smoek"])
+    assert folders_of(tmp_path / "smoke") == {"smoke": tmp_path / "smoke"}
+
+
+def test_the_folder_that_one_stands_in_has_its_own_name(tmp_path, monkeypatch):
+    write(some_boards(), tmp_path / "smoke")
+    monkeypatch.chdir(tmp_path / "smoke")
+    assert [*folders_of(Path(), ["smoke"])] == ["smoke"]
 
 
 def test_names_and_errors_cannot_become_markup(tmp_path):
@@ -336,6 +346,16 @@ def test_a_setting_and_what_the_task_gave_of_one_name_stand_side_by_side(tmp_pat
     assert content["settings"] == [{"references": 50, "references of the task": 500, "budget": 10}]
 
 
+def test_a_curve_that_lacks_a_point_is_not_drawn(tmp_path):
+    made = [
+        (one.model_copy(update={"notes": {"curves": {"psnr": [0.0, 1.0], "ssim": [0.0, float("nan"), 1.0]}}}), values)
+        for one, values in measured("one", VALUES)
+    ]
+    made = [(one.model_copy(update={"readings": (*one.readings, reading(metric="psnr"))}), v) for one, v in made]
+    tracks = data_of(site_of(tmp_path, boards_of(made)).parent / "data" / "smoke.js")["tracks"]
+    assert tracks["reconstruction"]["rows"][0][-1] == {"psnr": "0 1000"}
+
+
 def test_curves_stand_behind_their_rows(tmp_path):
     made = [
         (one.model_copy(update={"notes": {"curves": {"ssim": [0.0, 0.25, 1.0]}}}), values)
@@ -352,7 +372,7 @@ def test_curves_stand_behind_their_rows(tmp_path):
 
 def test_pictures_are_copied_with_small_ones_beside_them(tmp_path):
     boards = some_boards()
-    store = with_pictures(Store.create(tmp_path / "store"), boards)
+    store = with_pictures(Store.create(tmp_path / "store"))
     folder = site_of(tmp_path, boards, store=store).parent
     content = data_of(folder / "data" / "smoke.js")
     before, between, small = content["gallery"]
@@ -371,7 +391,7 @@ def test_pictures_are_copied_with_small_ones_beside_them(tmp_path):
 
 def test_without_pillow_the_pictures_themselves_are_shown(tmp_path, monkeypatch):
     boards = some_boards()
-    store = with_pictures(Store.create(tmp_path / "store"), boards)
+    store = with_pictures(Store.create(tmp_path / "store"))
     usual = builtins.__import__
 
     def without_pillow(name, *rest, **more):
@@ -387,7 +407,7 @@ def test_without_pillow_the_pictures_themselves_are_shown(tmp_path, monkeypatch)
 
 def test_a_small_picture_is_of_the_picture_beside_it_though_a_process_was_killed(tmp_path, monkeypatch):
     boards = some_boards()
-    store = with_pictures(Store.create(tmp_path / "store"), boards)
+    store = with_pictures(Store.create(tmp_path / "store"))
     folder = site_of(tmp_path, boards, store=store).parent
     (key, *_) = sorted(path.parent.name for path in folder.glob("pictures/*/contact_sheet.png"))
     Image.fromarray(np.full((60, 800, 3), 255, dtype=np.uint8)).save(
@@ -408,12 +428,39 @@ def test_a_small_picture_is_of_the_picture_beside_it_though_a_process_was_killed
 
 def test_a_broken_picture_is_no_obstacle(tmp_path):
     boards = some_boards()
-    store = with_pictures(Store.create(tmp_path / "store"), boards)
+    store = with_pictures(Store.create(tmp_path / "store"))
     first = sorted(store.root.glob("cells/*/artifacts/contact_sheet.png"))[0]
     first.write_bytes(b"no picture")
     folder = site_of(tmp_path, boards, store=store).parent
     assert data_of(folder / "data" / "smoke.js")["gallery"][2] == ""
     assert len(list(folder.glob("pictures/*/*.png"))) == 7
+
+
+def test_pictures_of_a_later_run_are_not_shown_beside_the_numbers_of_an_earlier_one(tmp_path):
+    def run(*digests):
+        made = measured("one", VALUES)
+        return [
+            (one.model_copy(update={"provenance": one.provenance | {"artifact_sha256": digest}}), values)
+            for (one, values), digest in zip(made, digests, strict=True)
+        ]
+
+    store = with_pictures(Store.create(tmp_path / "store"), run("00aa", "00bb"))
+    folder = site_of(tmp_path, boards_of(run("00aa", "00cc")), store=store).parent
+    (row,) = data_of(folder / "data" / "smoke.js")["tracks"]["reconstruction"]["rows"]
+    assert (row[20], row[21]) == ([["contact_sheet", 0]], [1])
+    assert [path.name for path in (folder / "pictures").iterdir()] == [row[18].split()[0]]
+    site_of(tmp_path, boards_of(run("00aa", "00bb")), store=store)
+    (row,) = data_of(folder / "data" / "smoke.js")["tracks"]["reconstruction"]["rows"]
+    assert (row[20], row[21]) == ([["contact_sheet", 0], ["contact_sheet", 1]], [])
+
+
+def test_pictures_beside_a_damaged_record_are_not_shown(tmp_path):
+    store = with_pictures(Store.create(tmp_path / "store"))
+    (store.cell(record("broken").key) / "record.json").write_text("{}")
+    folder = site_of(tmp_path, store=store).parent
+    assert len(list(folder.glob("pictures/*/*.png"))) == 6
+    rows = data_of(folder / "data" / "smoke.js")["tracks"]["reconstruction"]["rows"]
+    assert all(row[21] == [] for row in rows)
 
 
 def test_without_a_store_there_are_no_pictures(tmp_path):
@@ -427,7 +474,7 @@ def test_without_a_store_there_are_no_pictures(tmp_path):
 
 def test_the_page_of_one_board_links_pictures_and_sheets_where_they_lie(tmp_path):
     boards = some_boards()
-    store = with_pictures(Store.create(tmp_path / "store"), boards)
+    store = with_pictures(Store.create(tmp_path / "store"))
     sheet = store.board("smoke") / "pictures" / "reconstruction sheet.png"
     sheet.parent.mkdir(parents=True)
     sheet.write_bytes(b"")

@@ -38,9 +38,10 @@ def board_script(boards: Boards, tracks: Sequence[Track], gallery: Gallery) -> s
     return f'glassbench.board("{base64.b64encode(zlib.compress(_dumps(content).encode(), 9)).decode()}");\n'
 
 
-def cells_of(boards: Boards) -> list[str]:
-    """Keys of all cells that have a record."""
-    return sorted({str(key) for key in boards.long["cell_id"] if key})
+def artifacts_of(boards: Boards) -> dict[str, str]:
+    """Key of a cell → digest of what its method made, for all cells that have a record."""
+    seeds = boards.long[boards.long["aggregate"] == "seed"].drop_duplicates("cell_id").sort_values("cell_id")
+    return dict(zip(map(str, seeds["cell_id"]), map(str, seeds["artifact_sha256"]), strict=True))
 
 
 class _Encoder:
@@ -86,6 +87,7 @@ class _Encoder:
             " ".join(keys),
             [int(seed) for seed in cells["seed"]],
             [[kind, place] for place, key in enumerate(keys) for kind in self._gallery.kinds.get(key, ())],
+            [place for place, key in enumerate(keys) if key in self._gallery.later],
             list(row.failed),
             self._curves.get(names),
         ]
@@ -144,6 +146,8 @@ def _curves(boards: Boards, track: str) -> dict[Names, dict[str, str]]:
     found: dict[Names, dict[str, str]] = {}
     ordered = boards.curves[boards.curves["track"] == track].sort_values([*NAME, "metric", "share"])
     for (*names, metric), points in ordered.groupby([*NAME, "metric"], sort=False):
+        if points["value"].isna().any():  # drawn, a point that is missing would look like one that was measured
+            continue
         numbers = " ".join(str(_whole(value, 3)) for value in points["value"])
         found.setdefault(tuple(map(str, names)), {})[str(metric)] = numbers
     return found

@@ -4,11 +4,12 @@ import filecmp
 import io
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.record import Store, write_atomic
+from bench.record import DamagedRecord, Store, StoreError, write_atomic
 
 FOLDER, THUMBNAIL, WIDTH = "pictures", ".webp", 360  # pixels across a thumbnail
 
@@ -19,6 +20,7 @@ class Gallery:
 
     Args:
         kinds: key of a cell → names of its pictures.
+        later: cells that were run again since the board was made, whose pictures would stand beside old numbers.
         thumbnail: what follows the kind in the address of a small copy; empty where there are none.
     """
 
@@ -26,31 +28,46 @@ class Gallery:
     before: str
     between: str
     thumbnail: str = ""
+    later: frozenset[str] = frozenset()
 
 
 NO_GALLERY = Gallery(kinds={}, before="", between="")
 
 
-def linked(store: Store, cells: Iterable[str], folder: Path) -> Gallery:
-    """The pictures where they are: for a page that lies in the store."""
+def linked(store: Store, artifacts: Mapping[str, str], folder: Path) -> Gallery:
+    """The pictures where they are: for a page that lies in the store.
+
+    Args:
+        artifacts: key of a cell → digest of what its method had made when the board was made.
+    """
+    kinds, later = _found(store, artifacts)
     place = Path(os.path.relpath(store.root / "cells", folder)).as_posix()
-    return Gallery(kinds=_kinds(store, cells), before=f"{place}/", between="/artifacts/")
+    return Gallery(kinds=kinds, before=f"{place}/", between="/artifacts/", later=later)
 
 
-def copied(store: Store, cells: Iterable[str], folder: Path) -> Gallery:
-    """Copies of the pictures beside the page; with Pillow also thumbnails that load fast."""
-    kinds = _kinds(store, cells)
+def copied(store: Store, artifacts: Mapping[str, str], folder: Path) -> Gallery:
+    """Copies of the pictures beside the page, with Pillow thumbnails that load fast; takes what ``linked`` does."""
+    kinds, later = _found(store, artifacts)
     shrunk = [  # all are copied, whether or not the one before has a thumbnail
         _copy(store.cell(key) / "artifacts" / f"{kind}.png", folder / FOLDER / key / f"{kind}.png")
         for key, names in kinds.items()
         for kind in names
     ]
-    return Gallery(kinds=kinds, before=f"{FOLDER}/", between="/", thumbnail=THUMBNAIL if all(shrunk) else "")
+    thumbnail = THUMBNAIL if all(shrunk) else ""
+    return Gallery(kinds=kinds, before=f"{FOLDER}/", between="/", thumbnail=thumbnail, later=later)
 
 
-def _kinds(store: Store, cells: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    found = {key: sorted((store.cell(key) / "artifacts").glob("*.png")) for key in sorted(set(cells))}
-    return {key: tuple(path.stem for path in paths) for key, paths in found.items() if paths}
+def _found(store: Store, artifacts: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
+    """``Gallery.kinds`` and ``Gallery.later``. What lies beside no sound record may be of any run: it is in neither."""
+    kinds, later = {}, set()
+    for key, artifact in artifacts.items():
+        names = tuple(path.stem for path in sorted((store.cell(key) / "artifacts").glob("*.png")))
+        with suppress(KeyError, DamagedRecord, StoreError):
+            if names and store.read(key).provenance.get("artifact_sha256", "") == artifact:
+                kinds[key] = names
+            elif names:
+                later.add(key)
+    return kinds, frozenset(later)
 
 
 def _copy(picture: Path, to: Path) -> bool:

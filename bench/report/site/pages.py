@@ -1,6 +1,5 @@
 """Writes the pages: text that reads without scripts, one style, one script, and a data file a board."""
 
-import difflib
 import hashlib
 import os
 import re
@@ -8,18 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from bench.leaderboard import BoardError, Boards, folders_of, load_boards
+from bench.leaderboard import BoardError, Boards, load_boards
 from bench.record import Store, write_atomic
 from bench.report.site import gallery as galleries
 from bench.report.site.claims import glances_of, papers_of
-from bench.report.site.data import board_script, cells_of
+from bench.report.site.data import artifacts_of, board_script
 from bench.report.site.gallery import NO_GALLERY, Gallery
 from bench.report.site.rows import Track, decimals, text, tracks_of, with_interval
+
+if TYPE_CHECKING:  # `rank` in a terminal and `compare` need no pages
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 SCRIPTS = ("glassbench.css", "glassbench.js", "plots.js")
@@ -90,7 +90,7 @@ def write_site(
     check_ours(to, [*SCRIPTS, "index.html", "claims.html", *(name for stem in named for name in _files_of(stem))])
     pages = []
     for stem, boards in named.items():
-        made = NO_GALLERY if store is None else galleries.copied(store, cells_of(boards), to)
+        made = NO_GALLERY if store is None else galleries.copied(store, artifacts_of(boards), to)
         pages.append(_page(boards, made, f"{stem}.html", stem, about))
     _write(pages, to)
     return to / "index.html"
@@ -103,26 +103,11 @@ def write_page(boards: Boards, folder: Path, *, store: Store | None = None, shee
         store: rows link to the pictures that lie there.
         sheets: pictures of all rows of a track, shown on the page; those that do not exist are left out.
     """
-    made = NO_GALLERY if store is None else galleries.linked(store, cells_of(boards), folder)
+    made = NO_GALLERY if store is None else galleries.linked(store, artifacts_of(boards), folder)
     page = _page(boards, made, "index.html", _stem(boards.board, set()), None)
     found = [(path.stem, quote(Path(os.path.relpath(path, folder)).as_posix())) for path in sheets if path.is_file()]
     _write([page], folder, sheets=found, is_site=False)
     return folder / "index.html"
-
-
-def board_folders(root: Path, names: Sequence[str] = ()) -> list[Path]:
-    """The folders of boards in ``root``, which may itself be one or a release; by name, or only those asked for.
-
-    Raises:
-        BoardError: there are none, or none of an asked name.
-    """
-    found = folders_of(root if root.name else root.resolve())
-    for name in names:
-        if name not in found:
-            near = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
-            guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise BoardError(f"no board named {name!r} in {root}.{guess}", f"there are: {', '.join(found)}")
-    return [found[name] for name in names or found]
 
 
 def _page(boards: Boards, made: Gallery, file: str, stem: str, about: Mapping[str, str] | None) -> Page:
@@ -178,7 +163,9 @@ def _render(name: str, **content: Any) -> str:
 
 
 @cache
-def _templates() -> Environment:
+def _templates() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     """Names come from contributors: everything is escaped."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),

@@ -36,7 +36,7 @@ globalThis.glassbench ??= {};
   const decodeRow = (packed, {metrics, groups, gallery, settings, shared, weights}) => {
     const [id, group, method, variant, rank, rank_low, rank_high, tier, reference, overridden, reason, numbers, seeds,
       [wall_s, forward_passes, backward_passes, gpu_peak_mib, n_images, n_ok, n_cells], ofSettings, ofShared, ofWeights,
-      started, keys, run, pictures, failed, curves] = packed;
+      started, keys, run, pictures, later, failed, curves] = packed;
     const {primary, ...place} = groups[group];
     const cells = keys ? keys.split(" ") : [];
     const [before, between, small] = gallery;
@@ -57,6 +57,7 @@ globalThis.glassbench ??= {};
         const address = `${before}${cells[cell]}${between}${kind}`;
         return {kind, cell: cells[cell], seed: run[cell], address: `${address}.png`, thumbnail: address + (small || ".png")};
       }),
+      later: later.map(cell => run[cell]),
       ...(curves && {curves: Object.fromEntries(Object.entries(curves).map(
         ([metric, points]) => [metric, points.split(" ").map(point => point / 1000)]))}),
     };
@@ -350,12 +351,14 @@ globalThis.glassbench ??= {};
       row.gate_overridden && "The subject's accuracy is below its gate, which was overridden.", ...row.failed].filter(Boolean);
     const byKind = [...row.pictures].sort((a, b) => a.kind.localeCompare(b.kind)); // contact sheets first, seed by seed
     const pictures = byKind.map(picture => figure(picture, name, `seed ${picture.seed}`));
+    const soft = textContent => make("p", {className: "soft", textContent});
+    const shown = pictures.length ? [make("div", {className: "gallery"}, ...pictures)] : [];
+    if (row.later.length) shown.push(soft(`Seed ${row.later.join(", ")}: pictures of a later run: make the board again with \`rank\`.`));
+    else if (!shown.length) shown.push(soft("None here: they are made, and kept, where the suite is run."));
     return make("div", {className: "parts"},
       wide(make("p", {}, ...remarks.map(textContent => make("span", {textContent: `${textContent} `})), link)),
-      wide(part("pictures", pictures.length ? make("div", {className: "gallery"}, ...pictures)
-        : make("p", {className: "soft", textContent: "None here: they are made, and kept, where the suite is run."}))),
-      part("settings", row.settings ? pairs(row.settings)
-        : make("p", {className: "soft", textContent: "This board does not tell them; the records do."})),
+      wide(part("pictures", ...shown)),
+      part("settings", row.settings ? pairs(row.settings) : soft("This board does not tell them; the records do.")),
       part("cost, a cell", pairs({...cost, "cells ok": `${row.n_ok} of ${row.n_cells}`})),
       part(`${row.primary} by seed`, pairs(seeds)),
       part("records", make("div", {}, ...row.cells.map((key, place) =>
