@@ -164,9 +164,9 @@ def _render(name: str, **content: Any) -> str:
 
 @cache
 def _templates() -> "Environment":
+    """Names come from contributors: everything is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    """Names come from contributors: everything is escaped."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
