@@ -353,7 +353,7 @@ def test_a_curve_that_lacks_a_point_is_not_drawn(tmp_path):
     ]
     made = [(one.model_copy(update={"readings": (*one.readings, reading(metric="psnr"))}), v) for one, v in made]
     tracks = data_of(site_of(tmp_path, boards_of(made)).parent / "data" / "smoke.js")["tracks"]
-    assert tracks["reconstruction"]["rows"][0][-1] == {"psnr": "0 1000"}
+    assert tracks["reconstruction"]["rows"][0][-1] == {"psnr": "0 100"}
 
 
 def test_curves_stand_behind_their_rows(tmp_path):
@@ -364,7 +364,7 @@ def test_curves_stand_behind_their_rows(tmp_path):
     (row,) = data_of(site_of(tmp_path, boards_of(made)).parent / "data" / "smoke.js")["tracks"]["reconstruction"][
         "rows"
     ]
-    assert row[-1] == {"ssim": "0 250 1000"}
+    assert row[-1] == {"ssim": "0 25 100"}
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ SHARED = (
     *("numpy", "scipy", "lpips", "skimage", "img_size", "crop_pct", "interpolation", "antialias", "batch_size"),
     *("data_sha256", "method_version"),
 )
+DIGEST = 16  # digits of weights that a reader can tell apart; results.csv has them all
 COST = ("forward_passes", "backward_passes", "gpu_peak_mib", "n_images")
 
 
@@ -82,9 +83,13 @@ class _Encoder:
             [row.wall_s and round(row.wall_s, 2), *(_mean(cells[name]) for name in COST), row.n_ok, row.n_cells],
             self._place("settings", _settings(self._sidecar, row)),
             self._place("shared", shared),
-            [self._place("weights", str(digest)) for digest in dict.fromkeys(cells["weights_sha256"]) if digest],
+            [
+                self._place("weights", str(digest)[:DIGEST])
+                for digest in dict.fromkeys(cells["weights_sha256"])
+                if digest
+            ],
             max((str(started) for started in cells["started_utc"]), default=""),
-            " ".join(keys),
+            " ".join(key[: self._gallery.digits] for key in keys),
             [int(seed) for seed in cells["seed"]],
             [[kind, place] for place, key in enumerate(keys) for kind in self._gallery.kinds.get(key, ())],
             [place for place, key in enumerate(keys) if key in self._gallery.later],
@@ -140,7 +145,7 @@ def _told(block: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _curves(boards: Boards, track: str) -> dict[Names, dict[str, str]]:
-    """Names of a row → metric → thousandths, in equal steps over the share of pixels."""
+    """Names of a row → metric → hundredths, in equal steps over the share of pixels."""
     if boards.curves is None:
         return {}
     found: dict[Names, dict[str, str]] = {}
@@ -148,7 +153,7 @@ def _curves(boards: Boards, track: str) -> dict[Names, dict[str, str]]:
     for (*names, metric), points in ordered.groupby([*NAME, "metric"], sort=False):
         if points["value"].isna().any():  # drawn, a point that is missing would look like one that was measured
             continue
-        numbers = " ".join(str(_whole(value, 3)) for value in points["value"])
+        numbers = " ".join(str(_whole(value, 2)) for value in points["value"])
         found.setdefault(tuple(map(str, names)), {})[str(metric)] = numbers
     return found
 

@@ -4,7 +4,7 @@ import filecmp
 import io
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.record import DamagedRecord, Store, StoreError, write_atomic
 
 FOLDER, THUMBNAIL, WIDTH = "pictures", ".webp", 360  # pixels across a thumbnail
+SHORT = 10  # digits of a cell's key on a page of its own, more where they are needed to tell cells apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +22,27 @@ class Gallery:
     Args:
         kinds: key of a cell → names of its pictures.
         later: cells that were run again since the board was made, whose pictures would stand beside old numbers.
+        digits: of the key that the page and the addresses have; None: all of them.
         thumbnail: what follows the kind in the address of a small copy; empty where there are none.
     """
 
     kinds: Mapping[str, tuple[str, ...]]
     before: str
     between: str
+    digits: int | None = None
     thumbnail: str = ""
     later: frozenset[str] = frozenset()
 
 
-NO_GALLERY = Gallery(kinds={}, before="", between="")
+def without(artifacts: Mapping[str, str]) -> Gallery:
+    """No pictures; takes what ``linked`` does."""
+    return Gallery(kinds={}, before="", between="", digits=_digits(artifacts))
+
+
+def _digits(keys: Collection[str]) -> int:
+    """The fewest, but not fewer than ``SHORT``, with which all keys differ."""
+    longest = max(map(len, keys), default=SHORT)
+    return next((count for count in range(SHORT, longest) if len({key[:count] for key in keys}) == len(keys)), longest)
 
 
 def linked(store: Store, artifacts: Mapping[str, str], folder: Path) -> Gallery:
@@ -48,13 +59,14 @@ def linked(store: Store, artifacts: Mapping[str, str], folder: Path) -> Gallery:
 def copied(store: Store, artifacts: Mapping[str, str], folder: Path) -> Gallery:
     """Copies of the pictures beside the page, with Pillow thumbnails that load fast; takes what ``linked`` does."""
     kinds, later = _found(store, artifacts)
+    digits = _digits(artifacts)
     shrunk = [  # all are copied, whether or not the one before has a thumbnail
-        _copy(store.cell(key) / "artifacts" / f"{kind}.png", folder / FOLDER / key / f"{kind}.png")
+        _copy(store.cell(key) / "artifacts" / f"{kind}.png", folder / FOLDER / key[:digits] / f"{kind}.png")
         for key, names in kinds.items()
         for kind in names
     ]
     thumbnail = THUMBNAIL if all(shrunk) else ""
-    return Gallery(kinds=kinds, before=f"{FOLDER}/", between="/", thumbnail=thumbnail, later=later)
+    return Gallery(kinds=kinds, before=f"{FOLDER}/", between="/", digits=digits, thumbnail=thumbnail, later=later)
 
 
 def _found(store: Store, artifacts: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:

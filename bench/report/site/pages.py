@@ -15,7 +15,7 @@ from bench.record import Store, write_atomic
 from bench.report.site import gallery as galleries
 from bench.report.site.claims import glances_of, papers_of
 from bench.report.site.data import artifacts_of, board_script
-from bench.report.site.gallery import NO_GALLERY, Gallery
+from bench.report.site.gallery import Gallery
 from bench.report.site.rows import Track, decimals, text, tracks_of, with_interval
 
 if TYPE_CHECKING:  # `rank` in a terminal and `compare` need no pages
@@ -90,7 +90,8 @@ def write_site(
     check_ours(to, [*SCRIPTS, "index.html", "claims.html", *(name for stem in named for name in _files_of(stem))])
     pages = []
     for stem, boards in named.items():
-        made = NO_GALLERY if store is None else galleries.copied(store, artifacts_of(boards), to)
+        cells = artifacts_of(boards)
+        made = galleries.without(cells) if store is None else galleries.copied(store, cells, to)
         pages.append(_page(boards, made, f"{stem}.html", stem, about))
     _write(pages, to)
     return to / "index.html"
@@ -103,7 +104,8 @@ def write_page(boards: Boards, folder: Path, *, store: Store | None = None, shee
         store: rows link to the pictures that lie there.
         sheets: pictures of all rows of a track, shown on the page; those that do not exist are left out.
     """
-    made = NO_GALLERY if store is None else galleries.linked(store, artifacts_of(boards), folder)
+    cells = artifacts_of(boards)
+    made = galleries.without(cells) if store is None else galleries.linked(store, cells, folder)
     page = _page(boards, made, "index.html", _stem(boards.board, set()), None)
     found = [(path.stem, quote(Path(os.path.relpath(path, folder)).as_posix())) for path in sheets if path.is_file()]
     _write([page], folder, sheets=found, is_site=False)
@@ -124,11 +126,17 @@ def _stem(board: str, taken: set[str]) -> str:
     return f"{plain.strip('.')}_{hashlib.sha256(board.encode()).hexdigest()[:8]}"
 
 
+def _compact(script: str) -> str:
+    """A script or style without indentation and lines of comment: it is read by browsers."""
+    lines = (line.strip() for line in script.splitlines())
+    return "".join(f"{line}\n" for line in lines if line and not line.startswith(("//", "/**")))
+
+
 def _write(pages: Sequence[Page], to: Path, *, sheets: Sequence[tuple[str, str]] = (), is_site: bool = True) -> None:
     """All files at once, so that a page that cannot be made leaves nothing half-written."""
     papers = papers_of([page.boards for page in pages])
     shared = {"papers": papers, "pages": pages, "is_site": is_site, "sheets": sheets, "how": HOW}
-    files = {to / name: (TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS}
+    files = {to / name: _compact((TEMPLATES / name).read_text(encoding="utf-8")) for name in SCRIPTS}
     for page in pages:
         files[to / page.file] = _render("board.html", page=page, **shared)
         files[to / "data" / f"{page.stem}.js"] = board_script(page.boards, page.tracks, page.gallery)

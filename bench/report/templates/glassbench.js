@@ -59,7 +59,7 @@ globalThis.glassbench ??= {};
       }),
       later: later.map(cell => run[cell]),
       ...(curves && {curves: Object.fromEntries(Object.entries(curves).map(
-        ([metric, points]) => [metric, points.split(" ").map(point => point / 1000)]))}),
+        ([metric, points]) => [metric, points.split(" ").map(point => point / 100)]))}),
     };
   };
 
