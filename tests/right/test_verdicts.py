@@ -444,15 +444,15 @@ def test_the_page_shows_every_verdict_and_escapes_it(tmp_path):
     text = (tmp_path / "claims.html").read_text()
     assert 'href="claims.html"' in (tmp_path / "index.html").read_text()
     assert "&lt;b&gt;Bold&lt;/b&gt; [red]device[/]." in text and "<b>Bold" not in text
-    assert text.count('<td class="supported">supported') == 2
-    assert text.count('<td class="not_supported">not supported') == 1
+    assert text.count("<td class=supported>supported") == 2
+    assert text.count("<td class=not_supported>not supported") == 1
     assert "seed spread" in text
 
 
 def test_what_is_undecided_is_no_failure_on_the_page(tmp_path):
     write_page(boards_of(rows(**GOOD), claims=(claim(),)), tmp_path)
     text = (tmp_path / "claims.html").read_text()
-    assert '<td class="undecided">undecided' in text and 'class="no_value"' not in text
+    assert "<td class=undecided>undecided" in text and "class=no_value" not in text
 
 
 def two_devices():

@@ -23,7 +23,7 @@ SHARED = (
     *("numpy", "scipy", "lpips", "skimage", "img_size", "crop_pct", "interpolation", "antialias", "batch_size"),
     *("data_sha256", "method_version"),
 )
-DIGEST = 16  # digits of weights that a reader can tell apart; results.csv has them all
+DIGEST = 12  # digits of weights that a reader can tell apart; results.csv has them all
 COST = ("forward_passes", "backward_passes", "gpu_peak_mib", "n_images")
 
 
