@@ -18,11 +18,12 @@ from bench.leaderboard.compare import (
 from bench.leaderboard.files import folders_of, load_board, load_boards, load_claims, load_results, write
 from bench.leaderboard.nightly import Judgement
 from bench.leaderboard.release import Release, check_released, freeze, last_release, open_release
-from bench.leaderboard.schema import BoardError
+from bench.leaderboard.schema import PLACE, BoardError
 from bench.leaderboard.settings import row_settings
 from bench.leaderboard.verdicts import VERDICTS
 
 __all__ = [
+    "PLACE",
     "TOLERANCES",
     "VERDICTS",
     "BoardError",

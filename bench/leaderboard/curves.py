@@ -7,16 +7,11 @@ import numpy as np
 import pandas as pd
 
 from bench.leaderboard.lines import Line, Metric, Sheet
-from bench.leaderboard.schema import Column, Kind, table
+from bench.leaderboard.schema import IDENTITY, PLACE, Column, Kind, table
 
+NAMES = ("suite_version", "track", *PLACE, "method", "variant")
 CURVES = (
-    Column("suite_version", "str", "version of the protocol, raised when any number may change"),
-    Column("track", "str", "the question asked"),
-    Column("dataset", "str", "data set"),
-    Column("subject", "str", "network under test, with the tag of its weights"),
-    Column("condition", "str", "what the task fixes besides the subject"),
-    Column("method", "str", "what was run"),
-    Column("variant", "str", "named settings of the method"),
+    *({column.name: column for column in IDENTITY}[name] for name in NAMES),
     Column("metric", "str", "whose value, a mean over images of areas, is the area below this curve"),
     Column("share", "float64", "of the pixels that are exchanged, the most important ones first; 0 to 1, equal steps"),
     Column("value", "float64", "probability of the label, mean over the images and the seeds; 0 to 1"),

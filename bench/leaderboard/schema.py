@@ -63,6 +63,7 @@ IDENTITY = (
     Column("seed", "Int64", "run seed; empty for aggregated rows"),
     Column("aggregate", "str", "'seed': one seed; 'mean': mean over the seeds that have a value"),
 )
+PLACE = ("dataset", "subject", "condition")  # rows that share it are ranked against each other
 VALUE = (
     Column("value", "float64", "full precision; empty unless status is ok"),
     Column("unit", "str", "unit of value, std and the interval"),
@@ -166,7 +167,7 @@ CLAIM_KINDS: Mapping[str, Kind] = {column.name: column.kind for column in CLAIMS
 VERDICT_KINDS: Mapping[str, Kind] = {column.name: column.kind for column in VERDICT_COLUMNS}
 
 WIDE_FRONT: Mapping[str, Kind] = {
-    **dict.fromkeys(("dataset", "subject", "condition"), "str"),
+    **dict.fromkeys(PLACE, "str"),
     **dict.fromkeys(("rank", "rank_low", "rank_high", "tier"), "Int64"),
     **dict.fromkeys(("method", "variant", "method_version"), "str"),
 }

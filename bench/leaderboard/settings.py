@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.leaderboard.lines import Line
+from bench.leaderboard.schema import PLACE
 from bench.record import Record
 
 Block = dict[str, Any]
-PLACE = ("dataset", "subject", "condition")
 SPEC = ("budget", "images", "batch_size", "references", "recipe", "training_images")  # where the record has them
 
 

@@ -17,7 +17,7 @@ from bibtexparser.library import Library
 from bibtexparser.model import Entry, Field
 from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
-from bench.leaderboard import BoardError, Boards, folders_of, load_boards
+from bench.leaderboard import PLACE, BoardError, Boards, folders_of, load_boards
 from bench.leaderboard.files import RESULTS, boards_in
 from bench.leaderboard.release import open_release, released
 from bench.leaderboard.schema import to_csv, unknown
@@ -26,7 +26,7 @@ from bench.record import write_atomic
 Row = Mapping[str, Any]
 Asks = Callable[[Row], bool]
 
-LINE = ("track", "dataset", "subject", "condition", "method", "variant")
+LINE = ("track", *PLACE, "method", "variant")
 ARXIV = re.compile(r"(?<![\w.])\d{4}\.\d{4,5}(?![\w.])")
 SHARED = ("torch", "code_sha", "run_id")  # empty in a mean whose seeds differ; a citation then names all of them
 # Columns of the cited rows; "seeds", "n_of_seeds" and "cells" say what stands behind a mean.
@@ -142,7 +142,7 @@ def _asked(boards: Boards, metrics: Sequence[str]) -> Asks:
     if metrics:
         return lambda row: any(fnmatch.fnmatchcase(row["metric"], pattern) for pattern in metrics)
     ranking = {
-        (track, *(group[name] for name in ("dataset", "subject", "condition", "primary")))
+        (track, *(group[name] for name in (*PLACE, "primary")))
         for track, sidecar in boards.sidecars.items()
         for group in sidecar["groups"]
     }

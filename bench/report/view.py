@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.leaderboard import Boards
+from bench.leaderboard import PLACE, Boards
 
 GAP = "–"  # where there is no number
 VERDICTS = ("holds", "fails", "unclear", "no value")
@@ -118,8 +118,8 @@ def _track(name: str, frame: pd.DataFrame, sidecar: Mapping[str, Any]) -> Track:
     reasons = {_place(row): row["reason"] for row in sidecar["unranked"]}
     groups = []
     for described in sidecar["groups"]:
-        place = [described[key] for key in ("dataset", "subject", "condition")]
-        rows = frame[(frame[["dataset", "subject", "condition"]] == place).all(axis=1)]
+        place = [described[key] for key in PLACE]
+        rows = frame[(frame[list(PLACE)] == place).all(axis=1)]
         groups.append(_group(" · ".join(filter(None, place)), described["primary"], rows, metrics, reasons))
     return Track(
         name=name,
@@ -197,7 +197,7 @@ def warnings(sidecar: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _place(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in ("dataset", "subject", "condition", "method", "variant"))
+    return tuple(str(row[name]) for name in (*PLACE, "method", "variant"))
 
 
 def _cell(cell: Mapping[str, Any]) -> str:

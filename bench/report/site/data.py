@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.leaderboard import Boards, row_settings
+from bench.leaderboard import PLACE, Boards, row_settings
 from bench.report.site.gallery import Gallery
-from bench.report.site.rows import NAME, PLACE, Number, Row, Track, decimals
+from bench.report.site.rows import NAME, Number, Row, Track, decimals
 
 # What is the same for most rows of a board; the rest of provenance differs from cell to cell.
 SHARED = (

@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.leaderboard import Boards
+from bench.leaderboard import PLACE, Boards
 from bench.report.view import GAP, failures, ranked_by, warnings
 
-PLACE = ("dataset", "subject", "condition")
 NAME = (*PLACE, "method", "variant")
 
 # Shown beside the metric that ranks, in this order and as far as the board has them; all others stand behind the row.
